@@ -1,0 +1,58 @@
+/*
+ * Checkpoints: HDF5 files that h5py and h5dump read (layout in the README). Written by rank 0 from
+ * a snapshot in canonical layout; nothing in them depends on the number of ranks. Local.
+ */
+#ifndef DTRAIN_CHECKPOINT_H
+#define DTRAIN_CHECKPOINT_H
+
+#include "dtrain/model.h"
+#include "dtrain/options.h"
+#include "dtrain/status.h"
+
+#include <stdint.h>
+
+enum { DTR_CHECKPOINT_FORMAT = 1 };
+
+struct dtr_checkpoint {
+    const struct dtr_model *model;
+    const struct dtr_options *options; /* resolved: global batch, shards */
+    int64_t step;                      /* steps done */
+    double epoch;                      /* epochs done */
+    uint64_t data_fingerprint;
+    float *weights, *momentum; /* slabs in canonical layout */
+};
+
+/*
+ * Writes DIR/ckpt-s%09d.h5 (temporary file, close, fsync, rename, fsync of the folder), makes
+ * DIR/latest name it, and removes the oldest of the checkpoints that this process wrote there
+ * beyond `keep`. The folder is made if it is missing. DTR_WRITE with file and reason; then no old
+ * checkpoint has been touched.
+ */
+struct dtr_checkpoint_writer;
+enum dtr_status dtr_checkpoint_writer_create(const char *folder, int64_t keep,
+    struct dtr_checkpoint_writer **writer_out, struct dtr_error *error);
+enum dtr_status dtr_checkpoint_write(struct dtr_checkpoint_writer *writer,
+    const struct dtr_checkpoint *checkpoint, struct dtr_error *error);
+/* The path of the last one written, NULL if none. */
+const char *dtr_checkpoint_written(const struct dtr_checkpoint_writer *writer);
+void dtr_checkpoint_writer_free(struct dtr_checkpoint_writer *writer);
+
+/* What a checkpoint holds. The model and the weights belong to it. */
+struct dtr_checkpoint_file {
+    struct dtr_model *model;
+    int64_t step;
+    double epoch;
+    uint64_t data_fingerprint, weights_hash;
+    float *weights; /* canonical slab */
+};
+
+/* `path` is a checkpoint or a folder with `latest`. Every tensor is verified against its shape and
+ * hash. DTR_INPUT names file and reason. */
+enum dtr_status dtr_checkpoint_read(
+    const char *path, struct dtr_checkpoint_file *file_out, struct dtr_error *error);
+void dtr_checkpoint_file_free(struct dtr_checkpoint_file *file);
+
+/* Prints attributes and tensors for `dtrain info`. */
+enum dtr_status dtr_checkpoint_print(const char *path, struct dtr_error *error);
+
+#endif

@@ -1,0 +1,25 @@
+/*
+ * Memory of slabs and activations: zeroed, aligned to 64 bytes, with a message that names what it
+ * was for. Everything is taken when a model is compiled or a data set is read; a step takes none.
+ */
+#ifndef DTRAIN_MEMORY_H
+#define DTRAIN_MEMORY_H
+
+#include "dtrain/status.h"
+
+#include <stdint.h>
+
+/* Slabs and tensors start at multiples of this many floats (64 bytes). */
+enum { DTR_ALIGN_FLOATS = 16 };
+
+/* `count` elements of `size` bytes, zeroed; free with free(). `what` completes "out of memory: ...
+ * MB for" in the message. count == 0 gives a pointer that can be freed. */
+enum dtr_status dtr_alloc(
+    int64_t count, int64_t size, const char *what, void **memory_out, struct dtr_error *error);
+
+static inline int64_t dtr_align_floats(int64_t count)
+{
+    return (count + DTR_ALIGN_FLOATS - 1) / DTR_ALIGN_FLOATS * DTR_ALIGN_FLOATS;
+}
+
+#endif

@@ -1,0 +1,100 @@
+/*
+ * Options: one table drives parsing, --help, the echo in the plan, the record in the checkpoint and
+ * the list in README.md. Local; what depends on the number of ranks is resolved by trainer.
+ */
+#ifndef DTRAIN_OPTIONS_H
+#define DTRAIN_OPTIONS_H
+
+#include "dtrain/status.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+enum dtr_tristate { DTR_AUTO, DTR_YES, DTR_NO };
+
+struct dtr_options {
+    const char *data; /* NULL: not named; dtr_options_data() finds the default */
+    const char *model;
+    double epochs;
+    int64_t steps;                      /* 0: epochs decide */
+    int64_t batch_size, batch_per_rank; /* batch_per_rank 0: not named */
+    int64_t shards;                     /* 0: not named */
+    double learning_rate;
+    const char *lr_schedule;
+    double warmup_epochs;
+    int lr_scaling; /* enum dtr_lr_scaling */
+    const char *optimizer;
+    double momentum, weight_decay;
+    int weight_decay_on; /* 0 dense, 1 all */
+    int64_t validation_size, eval_every;
+    bool shuffle;
+    int64_t seed;
+    int64_t threads;            /* 0: the rank's fair share of cores */
+    int reduce;                 /* enum dtr_reduce */
+    const char *checkpoint_dir; /* NULL: the default; "none": write none */
+    int64_t checkpoint_every, keep;
+    int progress; /* enum dtr_tristate */
+    bool overlap;
+    int64_t bucket_bytes; /* 0: chosen */
+    int kernels;          /* enum dtr_kernel_choice */
+    bool dry_run;
+};
+
+enum dtr_lr_scaling { DTR_SCALING_NONE, DTR_SCALING_LINEAR, DTR_SCALING_SQRT };
+enum dtr_reduce { DTR_REDUCE_AUTO, DTR_REDUCE_ALLREDUCE };
+
+enum dtr_option_type {
+    DTR_OPTION_TEXT,   /* const char * */
+    DTR_OPTION_INT,    /* int64_t */
+    DTR_OPTION_REAL,   /* double */
+    DTR_OPTION_YES_NO, /* bool, written --name yes|no */
+    DTR_OPTION_CHOICE, /* int, index into `choices` */
+    DTR_OPTION_FLAG,   /* bool, takes no value */
+};
+
+struct dtr_option {
+    const char *name;     /* without the dashes */
+    const char *metavar;  /* "PATH", "N", NULL for flags */
+    const char *fallback; /* the default as the user would write it; NULL: shown by `absent` */
+    const char *absent;   /* what happens without it, when that is no value: "one per core" */
+    const char *help;     /* one line */
+    const char *choices;  /* "auto|reference|onednn" */
+    enum dtr_option_type type;
+    size_t offset;     /* in struct dtr_options */
+    double min, max;   /* INT and REAL, inclusive */
+    unsigned commands; /* of enum dtr_command */
+    bool recorded;     /* kept in the checkpoint: it shapes the result */
+};
+
+/* Commands, as bits of dtr_option.commands. */
+enum dtr_command { DTR_COMMAND_TRAIN = 1, DTR_COMMAND_EVAL = 2 };
+
+/* The table; *count_out entries. */
+const struct dtr_option *dtr_options_table(int *count_out);
+
+/* Sets every default. Texts point into the table or into argv. */
+void dtr_options_default(struct dtr_options *options_out);
+
+/*
+ * Parses argv[first .. argc-1] for a command: --name value, --name=value, flags; later ones win.
+ * Up to `operand_limit` words that are no options go to operands_out. DTR_USAGE with one line that
+ * names the option, what was given and what it takes; an unknown option names the nearest known
+ * one.
+ */
+enum dtr_status dtr_options_parse(enum dtr_command command, int argc, char **argv, int first,
+    int operand_limit, const char **operands_out, int *operand_count_out,
+    struct dtr_options *options_out, struct dtr_error *error);
+
+/* The value as a user would write it, or option->absent's text. */
+void dtr_option_format(const struct dtr_option *option, const struct dtr_options *options,
+    char *text_out, size_t text_bytes);
+
+/* Help: usage, commands, one entry per option with its default. */
+void dtr_options_help(FILE *file);
+
+/* Where the data is: --data, else $DTRAIN_DATA, else ./data/mnist if it is there, else "synthetic".
+ * *origin_out says which for messages ("--data", "DTRAIN_DATA", "the default"). */
+const char *dtr_options_data(const struct dtr_options *options, const char **origin_out);
+
+#endif

@@ -1,0 +1,64 @@
+/*
+ * The world: the ranks of a job, and the small messages by which they decide together (the control
+ * plane, always MPI). Everything but dtr_world_abort() and the plain data is collective: all ranks
+ * must call it, in the same order.
+ *
+ * A rank that fails keeps taking part until the phase's verdict is agreed: a tidy local return is
+ * what hangs a job.
+ */
+#ifndef DTRAIN_WORLD_H
+#define DTRAIN_WORLD_H
+
+#include "dtrain/status.h"
+
+#include <stdint.h>
+
+struct dtr_world {
+    int rank, size;
+    int node_rank, node_size; /* among the ranks that share this host's memory */
+    int nodes;
+    char host[64];
+    char library[96]; /* "Open MPI v4.1.4" */
+    double cores;     /* this rank's fair share of the cores in its affinity mask: a core that k
+                         ranks of the node may use counts 1/k */
+    struct dtr_comm *comm; /* the MPI handles, private to mpi/ */
+};
+
+/* The rank that the launcher's environment gives this process before MPI is up; 0 if unknown. */
+int dtr_launcher_rank(void);
+
+/* Starts MPI. DTR_LAUNCH with the likely fix when MPI's size is 1 although the innermost launcher
+ * started more processes: each would believe to be rank 0 of 1. Then MPI is shut down already, and
+ * every process sees the error. */
+enum dtr_status dtr_world_start(
+    int *argc, char ***argv, struct dtr_world **world_out, struct dtr_error *error);
+
+/* Ends MPI and frees the world. */
+void dtr_world_finish(struct dtr_world *world);
+
+/* The verdict on a phase. DTR_OK if no rank has an error; else every rank gets the lowest failing
+ * rank's status, and its message is printed once, with rank and host where there is more than one
+ * rank. */
+enum dtr_status dtr_world_agree(struct dtr_world *world, const struct dtr_error *error);
+
+/* An error inside a step: prints rank, host, step and phase, ends all processes. Local. */
+_Noreturn void dtr_world_abort(
+    struct dtr_world *world, const char *phase, int64_t step, const struct dtr_error *error);
+
+/* Rank 0's bytes for everyone. */
+void dtr_world_broadcast(struct dtr_world *world, void *data, int64_t bytes);
+
+/* What a step decides on; sums over ranks, in place. */
+struct dtr_control {
+    double loss;    /* sum over samples */
+    int64_t errors; /* misclassified */
+    int64_t count;  /* samples */
+};
+void dtr_world_sum_control(struct dtr_world *world, struct dtr_control *control);
+
+/* Sum modulo 2^64. */
+uint64_t dtr_world_sum_u64(struct dtr_world *world, uint64_t value);
+
+void dtr_world_barrier(struct dtr_world *world);
+
+#endif

@@ -1,0 +1,101 @@
+#include "dtrain/random.h"
+
+#include "dtrain/math.h"
+
+void dtr_philox(const uint32_t key[2], const uint32_t counter[4], uint32_t block_out[4])
+{
+    uint32_t k0 = key[0], k1 = key[1];
+    uint32_t c0 = counter[0], c1 = counter[1], c2 = counter[2], c3 = counter[3];
+    for (int round = 0; round < 10; round++) {
+        uint64_t product0 = (uint64_t)0xD2511F53u * c0;
+        uint64_t product1 = (uint64_t)0xCD9E8D57u * c2;
+        c0 = (uint32_t)(product1 >> 32) ^ c1 ^ k0;
+        c1 = (uint32_t)product1;
+        c2 = (uint32_t)(product0 >> 32) ^ c3 ^ k1;
+        c3 = (uint32_t)product0;
+        k0 += 0x9E3779B9u;
+        k1 += 0xBB67AE85u;
+    }
+    block_out[0] = c0;
+    block_out[1] = c1;
+    block_out[2] = c2;
+    block_out[3] = c3;
+}
+
+struct dtr_random dtr_random_at(
+    uint64_t seed, enum dtr_random_purpose purpose, uint32_t stream, uint32_t epoch, uint64_t index)
+{
+    return (struct dtr_random){
+        .key = {(uint32_t)seed, (uint32_t)(seed >> 32)},
+        .counter = {0, (uint32_t)index, epoch,
+            (uint32_t)purpose << 24 | (stream & 0xFF) << 16 | (uint32_t)(index >> 32 & 0xFFFF)},
+        .used = 4,
+    };
+}
+
+uint32_t dtr_random_u32(struct dtr_random *random)
+{
+    if (random->used == 4) {
+        dtr_philox(random->key, random->counter, random->block);
+        random->counter[0]++;
+        random->used = 0;
+    }
+    return random->block[random->used++];
+}
+
+double dtr_random_uniform(struct dtr_random *random)
+{
+    return (double)dtr_random_u32(random) * 0x1p-32;
+}
+
+/* Lemire: "Fast random integer generation in an interval", ACM TOMACS 29, 2019. */
+uint32_t dtr_random_below(struct dtr_random *random, uint32_t bound)
+{
+    uint64_t product = (uint64_t)dtr_random_u32(random) * bound;
+    if ((uint32_t)product < bound) {
+        uint32_t threshold = -bound % bound;
+        while ((uint32_t)product < threshold)
+            product = (uint64_t)dtr_random_u32(random) * bound;
+    }
+    return (uint32_t)(product >> 32);
+}
+
+static double polynomial(double x, int degree, const double coefficients[])
+{
+    double sum = coefficients[degree];
+    for (int i = degree - 1; i >= 0; i--)
+        sum = sum * x + coefficients[i];
+    return sum;
+}
+
+/* The inverse of the normal distribution function for 0.02 < p < 0.98: Acklam's rational
+ * approximation, relative error below 1.15e-9 (far below float's). */
+static double normal_quantile(double p)
+{
+    static const double center_top[] = {2.506628277459239e+00, -3.066479806614716e+01,
+        1.383577518672690e+02, -2.759285104469687e+02, 2.209460984245205e+02,
+        -3.969683028665376e+01};
+    static const double center_bottom[] = {1.0, -1.328068155288572e+01, 6.680131188771972e+01,
+        -1.556989798598866e+02, 1.615858368580409e+02, -5.447609879822406e+01};
+    static const double tail_top[] = {2.938163982698783e+00, 4.374664141464968e+00,
+        -2.549732539343734e+00, -2.400758277161838e+00, -3.223964580411365e-01,
+        -7.784894002430293e-03};
+    static const double tail_bottom[] = {1.0, 3.754408661907416e+00, 2.445134137142996e+00,
+        3.224671290700398e-01, 7.784695709041462e-03};
+    const double tail = 0.02425;
+
+    if (p >= tail && p <= 1 - tail) {
+        double q = p - 0.5, r = q * q;
+        return q * polynomial(r, 5, center_top) / polynomial(r, 5, center_bottom);
+    }
+    double q = __builtin_sqrt(-2 * dtr_log(p < tail ? p : 1 - p));
+    double x = polynomial(q, 5, tail_top) / polynomial(q, 4, tail_bottom);
+    return p < tail ? x : -x;
+}
+
+double dtr_random_truncated_normal(struct dtr_random *random)
+{
+    const double below = 0.022750131948179195; /* the normal distribution function at -2 */
+    double p = below + (1 - 2 * below) * ((double)dtr_random_u32(random) + 0.5) * 0x1p-32;
+    return normal_quantile(p);
+}
