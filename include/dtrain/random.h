@@ -10,7 +10,7 @@
 #include <stdint.h>
 
 enum dtr_random_purpose {
-    DTR_RANDOM_INIT = 1,      /* stream: tensor, index: block of elements */
+    DTR_RANDOM_INIT = 1,      /* stream: 0, index: tensor << 32 | block of elements */
     DTR_RANDOM_SHUFFLE = 2,   /* stream: 0, index: shard */
     DTR_RANDOM_DROPOUT = 3,   /* stream: layer, index: sample */
     DTR_RANDOM_SYNTHETIC = 4, /* stream: split, index: sample */
