@@ -8,6 +8,7 @@
 #include "dtrain/status.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 
@@ -24,7 +25,7 @@ struct dtr_options {
     const char *lr_schedule;
     double warmup_epochs;
     int lr_scaling; /* enum dtr_lr_scaling */
-    const char *optimizer;
+    int optimizer;  /* enum dtr_optimizer_kind */
     double momentum, weight_decay;
     int weight_decay_on; /* 0 dense, 1 all */
     int64_t validation_size, eval_every;
@@ -41,6 +42,7 @@ struct dtr_options {
     bool dry_run;
 };
 
+enum dtr_optimizer_kind { DTR_OPTIMIZER_SGD };
 enum dtr_lr_scaling { DTR_SCALING_NONE, DTR_SCALING_LINEAR, DTR_SCALING_SQRT };
 enum dtr_reduce { DTR_REDUCE_AUTO, DTR_REDUCE_ALLREDUCE };
 
@@ -48,29 +50,31 @@ enum dtr_option_type {
     DTR_OPTION_TEXT,   /* const char * */
     DTR_OPTION_INT,    /* int64_t */
     DTR_OPTION_REAL,   /* double */
-    DTR_OPTION_YES_NO, /* bool, written --name yes|no */
     DTR_OPTION_CHOICE, /* int, index into `choices` */
-    DTR_OPTION_FLAG,   /* bool, takes no value */
+    DTR_OPTION_YES_NO, /* bool, written --name yes|no */
+    DTR_OPTION_FLAG,   /* bool, written --name */
 };
 
 struct dtr_option {
+    const char *heading;  /* set where a group begins */
     const char *name;     /* without the dashes */
-    const char *metavar;  /* "PATH", "N", NULL for flags */
+    const char *metavar;  /* "PATH", "N"; NULL where there are choices */
     const char *fallback; /* the default as the user would write it; NULL: shown by `absent` */
-    const char *absent;   /* what happens without it, when that is no value: "one per core" */
-    const char *help;     /* one line */
+    const char *absent;   /* what happens without it, when that is no value; the field is then NULL
+                             or 0, which nobody can write */
+    const char *help;     /* one or two short lines, no full stop */
     const char *choices;  /* "auto|reference|onednn" */
     enum dtr_option_type type;
     size_t offset;     /* in struct dtr_options */
     double min, max;   /* INT and REAL, inclusive */
     unsigned commands; /* of enum dtr_command */
-    bool recorded;     /* kept in the checkpoint: it shapes the result */
+    bool recorded;     /* kept in the checkpoint: it can change the trained bits */
 };
 
 /* Commands, as bits of dtr_option.commands. */
 enum dtr_command { DTR_COMMAND_TRAIN = 1, DTR_COMMAND_EVAL = 2 };
 
-/* The table; *count_out entries. */
+/* The table, in the order of the help; *count_out entries. */
 const struct dtr_option *dtr_options_table(int *count_out);
 
 /* Sets every default. Texts point into the table or into argv. */
@@ -80,21 +84,26 @@ void dtr_options_default(struct dtr_options *options_out);
  * Parses argv[first .. argc-1] for a command: --name value, --name=value, flags; later ones win.
  * Up to `operand_limit` words that are no options go to operands_out. DTR_USAGE with one line that
  * names the option, what was given and what it takes; an unknown option names the nearest known
- * one.
+ * one. Changes neither argv nor its order. --help and --version are the caller's.
  */
 enum dtr_status dtr_options_parse(enum dtr_command command, int argc, char **argv, int first,
     int operand_limit, const char **operands_out, int *operand_count_out,
     struct dtr_options *options_out, struct dtr_error *error);
 
-/* The value as a user would write it, or option->absent's text. */
+/* The value as a user would write it (parsing it gives the same bits), or option->absent. A text
+ * that is longer than text_bytes is cut off. */
 void dtr_option_format(const struct dtr_option *option, const struct dtr_options *options,
     char *text_out, size_t text_bytes);
 
-/* Help: usage, commands, one entry per option with its default. */
+/* --help: usage, examples, one entry per option with its default. */
 void dtr_options_help(FILE *file);
 
-/* Where the data is: --data, else $DTRAIN_DATA, else ./data/mnist if it is there, else "synthetic".
- * *origin_out says which for messages ("--data", "DTRAIN_DATA", "the default"). */
+/* --help=markdown: the same options as the table in README.md, option | default | meaning. */
+void dtr_options_markdown(FILE *file);
+
+/* Where the data is: --data, else $DTRAIN_DATA unless empty, else ./data/mnist if it is a folder,
+ * else "synthetic". *origin_out says which for messages ("--data", "DTRAIN_DATA", "the default").
+ */
 const char *dtr_options_data(const struct dtr_options *options, const char **origin_out);
 
 #endif
