@@ -75,6 +75,10 @@ enum dtr_status dtr_model_parse(
 
 void dtr_model_free(struct dtr_model *model);
 
+/* DTR_INPUT when the model, called `name`, does not take images of this shape. */
+enum dtr_status dtr_model_accepts(const struct dtr_model *model, const char *name,
+    struct dtr_shape shape, struct dtr_error *error);
+
 /* The text of a built-in network, NULL when there is none of that name. */
 const char *dtr_model_builtin(const char *name);
 

@@ -11,7 +11,7 @@
 
 #include <stdint.h>
 
-enum { DTR_TREE_DEPTH = 24 }; /* stack entries that suffice for 2^22 shards */
+enum { DTR_TREE_DEPTH = 48 }; /* stack entries that suffice for any run of up to 2^22 shards */
 
 struct dtr_shard_run {
     int64_t first, count; /* shards [first, first + count) ... */
