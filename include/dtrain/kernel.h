@@ -61,9 +61,11 @@ struct dtr_plan {
     const struct dtr_kernel *kernel;
     const struct dtr_layer *layer;
     int64_t n;                /* samples of a slice */
-    struct dtr_shard_run run; /* the slices' shards; count 0 when the plan is for inference */
-    bool training;
-    bool first; /* no diff_src is needed */
+    struct dtr_shard_run run; /* training: slice i belongs to shard run.first + i */
+    int64_t lanes;            /* `slice` is below this: run.count, for inference the threads */
+    int threads;              /* `parts` is at most this */
+    bool training;            /* inference plans only do forward, and keep nothing for backward */
+    bool first;               /* no diff_src is needed */
     int64_t src_block, dst_block;
     char detail[48];                       /* which implementation a library chose */
     const struct dtr_dropout_key *dropout; /* [run.count], set before forward in training */

@@ -50,6 +50,9 @@ struct dtr_replica_ops {
      * summed over this rank's shards. */
     void (*step)(struct dtr_replica *replica, const struct dtr_batch *batch,
         dtr_gradients_ready *ready, void *context, struct dtr_step_result *result_out);
+    /* Forward alone, dropout included: the loss of a batch at the current weights. */
+    void (*measure)(struct dtr_replica *replica, const struct dtr_batch *batch,
+        struct dtr_step_result *result_out);
     /* The gradient slab, for gradsync to sum in place. */
     float *(*gradients)(struct dtr_replica *replica);
     /* Optimizer update of slab elements [first, first + count). */

@@ -1,0 +1,145 @@
+/*
+ * Dropout: which units a sample keeps is a function of (seed, layer, epoch, sample) alone. Unit u
+ * takes the u-th word of dtr_random_at() and is kept iff that is at least rate * 2^32.
+ */
+#include "dtrain/kernel.h"
+#include "dtrain/memory.h"
+#include "dtrain/random.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct dropout {
+    int64_t units;
+    uint32_t threshold; /* the smallest word that keeps a unit */
+    float scale;        /* of the units kept */
+    float masks[];      /* [lanes][n, units]: scale or 0; none in inference */
+};
+
+/* Rates next to 1 would keep no word at all; the last one then, so that the threshold fits. */
+static uint32_t keep_threshold(double rate)
+{
+    double bound = rate * 0x1p32;
+    if (bound > UINT32_MAX)
+        return UINT32_MAX;
+    uint32_t threshold = (uint32_t)bound;
+    return threshold < bound ? threshold + 1 : threshold;
+}
+
+static enum dtr_status create(struct dtr_plan *plan, struct dtr_error *error)
+{
+    const struct dtr_layer *layer = plan->layer;
+    int64_t units = dtr_shape_count(layer->in);
+    int64_t masks = plan->training ? plan->lanes * plan->n * units : 0;
+    if (dtr_alloc(1, (int64_t)sizeof(struct dropout) + masks * (int64_t)sizeof(float),
+            "dropout masks", &plan->state, error) != DTR_OK)
+        return error->status;
+    struct dropout *dropout = plan->state;
+    dropout->units = units;
+    dropout->threshold = keep_threshold(layer->rate);
+    dropout->scale = (float)(1 / (1 - layer->rate));
+    plan->src_block = plan->dst_block = layer->in.c;
+    snprintf(plan->detail, sizeof plan->detail, "plain C");
+    return DTR_OK;
+}
+
+static void destroy(struct dtr_plan *plan)
+{
+    free(plan->state);
+    plan->state = NULL;
+}
+
+/* Blocks of random words drawn at a time: enough that compilers make vectors of the loops over
+ * them, rather than unroll them. */
+enum { BLOCKS = 32, WORDS = 4 * BLOCKS };
+
+/* The next words of a sequence at the start of a block: what dtr_philox() gives block by block,
+ * computed side by side and so more than twice as fast. */
+static void draw_words(struct dtr_random *random, uint32_t words_out[WORDS])
+{
+    uint32_t c0[BLOCKS], c1[BLOCKS], c2[BLOCKS], c3[BLOCKS];
+    uint32_t k0 = random->key[0], k1 = random->key[1];
+    for (int i = 0; i < BLOCKS; i++) {
+        c0[i] = random->counter[0]++;
+        c1[i] = random->counter[1];
+        c2[i] = random->counter[2];
+        c3[i] = random->counter[3];
+    }
+    for (int round = 0; round < 10; round++) {
+        for (int i = 0; i < BLOCKS; i++) {
+            uint64_t product0 = (uint64_t)0xD2511F53u * c0[i];
+            uint64_t product1 = (uint64_t)0xCD9E8D57u * c2[i];
+            c0[i] = (uint32_t)(product1 >> 32) ^ c1[i] ^ k0;
+            c1[i] = (uint32_t)product1;
+            c2[i] = (uint32_t)(product0 >> 32) ^ c3[i] ^ k1;
+            c3[i] = (uint32_t)product0;
+        }
+        k0 += 0x9E3779B9u;
+        k1 += 0xBB67AE85u;
+    }
+    for (int i = 0; i < BLOCKS; i++) {
+        words_out[4 * i] = c0[i];
+        words_out[4 * i + 1] = c1[i];
+        words_out[4 * i + 2] = c2[i];
+        words_out[4 * i + 3] = c3[i];
+    }
+}
+
+static void forward_sample(const struct dropout *dropout, struct dtr_random random,
+    const float *restrict src, float *restrict mask, float *restrict dst)
+{
+    /* A table, as a branch would be predicted wrong half of the time. */
+    const float factors[2] = {0, dropout->scale};
+    uint32_t words[WORDS];
+    for (int64_t first = 0; first < dropout->units; first += WORDS) {
+        int64_t left = dropout->units - first, count = left < WORDS ? left : WORDS;
+        draw_words(&random, words);
+        for (int64_t j = 0; j < count; j++) {
+            float factor = factors[words[j] >= dropout->threshold];
+            mask[first + j] = factor;
+            dst[first + j] = src[first + j] * factor;
+        }
+    }
+}
+
+static void forward(struct dtr_plan *plan, int64_t slice, const float *src, float *dst)
+{
+    struct dropout *dropout = plan->state;
+    int64_t units = dropout->units;
+    if (!plan->training) {
+        memcpy(dst, src, (size_t)(plan->n * units) * sizeof *dst);
+        return;
+    }
+    const struct dtr_dropout_key *key = &plan->dropout[slice];
+    uint32_t stream = (uint32_t)plan->layer->line & 0xFF;
+    float *mask = dropout->masks + slice * plan->n * units;
+    for (int64_t i = 0; i < plan->n; i++, src += units, dst += units, mask += units) {
+        if (key->samples[i] < 0) {
+            memset(mask, 0, (size_t)units * sizeof *mask);
+            memset(dst, 0, (size_t)units * sizeof *dst);
+            continue;
+        }
+        struct dtr_random random = dtr_random_at(
+            key->seed, DTR_RANDOM_DROPOUT, stream, key->epoch, (uint64_t)key->samples[i]);
+        forward_sample(dropout, random, src, mask, dst);
+    }
+}
+
+static void backward(struct dtr_plan *plan, int64_t slice, const float *src, const float *dst,
+    float *diff_dst, float *diff_src)
+{
+    (void)src;
+    (void)dst;
+    const struct dropout *dropout = plan->state;
+    int64_t count = plan->n * dropout->units;
+    const float *mask = dropout->masks + slice * count;
+    for (int64_t i = 0; i < count && diff_src != NULL; i++)
+        diff_src[i] = diff_dst[i] * mask[i];
+}
+
+const struct dtr_kernel dtr_dropout = {.name = "dropout",
+    .create = create,
+    .destroy = destroy,
+    .forward = forward,
+    .backward = backward};

@@ -1,0 +1,35 @@
+/* A small training problem for tests of the replica and of the exchange between ranks. */
+#ifndef DTRAIN_TESTS_PROBLEM_H
+#define DTRAIN_TESTS_PROBLEM_H
+
+#include "dtrain/loader.h"
+#include "dtrain/model.h"
+#include "dtrain/replica.h"
+
+/* `count` random images with random labels of a model, and what a run of its shards needs. */
+struct problem {
+    struct dtr_model *model;
+    struct dtr_samples samples;
+    int64_t shards, slice;
+    float *weights; /* initial, canonical */
+};
+
+extern const char problem_convnet[]; /* every kind of layer, awkward sizes */
+
+struct problem problem_create(const char *text, int64_t count, int64_t shards, int64_t slice);
+void problem_free(struct problem *problem);
+
+/* A loader and a replica with the initial weights for shards [first, first + shard_count). */
+struct dtr_loader *problem_loader(
+    const struct problem *problem, int64_t first, int64_t shard_count);
+struct dtr_replica *problem_replica(const struct problem *problem, int64_t first,
+    int64_t shard_count, int threads, enum dtr_kernel_choice kernels);
+
+/* One forward and backward pass; the gradients are the replica's. */
+struct dtr_step_result problem_step(
+    struct dtr_replica *replica, struct dtr_loader *loader, int64_t step);
+
+/* Largest |a - b| over the largest |b|. */
+double problem_distance(const struct problem *problem, const float *a, const float *b);
+
+#endif
