@@ -1,0 +1,55 @@
+/*
+ * What the launcher's environment says, before and beside MPI. Where the program's MPI library does
+ * not speak the launcher's protocol (another MPI in the container, srun without PMIx), every
+ * process starts as rank 0 of 1; comparing MPI's size with the launcher's is how that is noticed.
+ */
+#include "launch.h"
+
+#include <stdlib.h>
+
+/* Innermost first: mpirun inside a Slurm step sets its own variables on top of Slurm's. */
+static const struct launcher {
+    const char *name, *size, *rank, *fix;
+} launchers[] = {
+    {"mpirun (Open MPI)", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK",
+        "start it with the mpirun of the MPI that it was built with (in a container: the same MPI "
+        "family and major version outside and inside)"},
+    {"mpiexec (PMI)", "PMI_SIZE", "PMI_RANK",
+        "start it with the mpiexec of the MPI that it was built with"},
+    {"mpiexec (PMIx)", "PMIX_SIZE", "PMIX_RANK",
+        "start it with the mpiexec of the MPI that it was built with"},
+    {"srun", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID",
+        "try srun --mpi=pmix (srun --mpi=list shows what there is; MPICH wants --mpi=pmi2)"},
+};
+enum { LAUNCHERS = sizeof launchers / sizeof *launchers };
+
+static int number(const char *variable)
+{
+    const char *text = getenv(variable);
+    return text == NULL ? -1 : atoi(text);
+}
+
+int dtr_launcher_rank(void)
+{
+    for (int i = 0; i < LAUNCHERS; i++) {
+        int rank = number(launchers[i].rank);
+        if (rank >= 0)
+            return rank;
+    }
+    return 0;
+}
+
+enum dtr_status dtr_launch_check(int mpi_size, const char *library, struct dtr_error *error)
+{
+    for (int i = 0; i < LAUNCHERS; i++) {
+        int size = number(launchers[i].size);
+        if (size < 1)
+            continue;
+        if (mpi_size > 1 || size == 1)
+            return DTR_OK;
+        return dtr_error_set(error, DTR_LAUNCH,
+            "%s started %d processes (%s), but MPI (%s) sees each as rank 0 of 1; %s",
+            launchers[i].name, size, launchers[i].size, library, launchers[i].fix);
+    }
+    return DTR_OK;
+}

@@ -1,0 +1,10 @@
+/* The launcher's environment; private to mpi/ and its tests. Local, works without MPI. */
+#ifndef DTRAIN_MPI_LAUNCH_H
+#define DTRAIN_MPI_LAUNCH_H
+
+#include "dtrain/status.h"
+
+/* DTR_LAUNCH when MPI has one rank although the innermost launcher started more processes. */
+enum dtr_status dtr_launch_check(int mpi_size, const char *library, struct dtr_error *error);
+
+#endif
