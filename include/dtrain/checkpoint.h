@@ -19,23 +19,33 @@ struct dtr_checkpoint {
     int64_t step;                      /* steps done */
     double epoch;                      /* epochs done */
     uint64_t data_fingerprint;
-    float *weights, *momentum; /* slabs in canonical layout */
+    const float *weights, *momentum; /* slabs in canonical layout */
 };
 
 /*
- * Writes DIR/ckpt-s%09d.h5 (temporary file, close, fsync, rename, fsync of the folder), makes
- * DIR/latest name it, and removes the oldest of the checkpoints that this process wrote there
- * beyond `keep`. The folder is made if it is missing. DTR_WRITE with file and reason; then no old
- * checkpoint has been touched.
+ * The writer of one run's checkpoints into a folder, which is made with its parents if it is
+ * missing and tried with a small file. It keeps the newest `keep` (at least 1) of those it wrote.
+ * DTR_WRITE when the folder cannot be made or written, DTR_USAGE when it holds checkpoints already:
+ * they are another run's.
  */
 struct dtr_checkpoint_writer;
 enum dtr_status dtr_checkpoint_writer_create(const char *folder, int64_t keep,
     struct dtr_checkpoint_writer **writer_out, struct dtr_error *error);
+void dtr_checkpoint_writer_free(struct dtr_checkpoint_writer *writer);
+
+/*
+ * Writes DIR/ckpt-s%09d.h5 (temporary file, fsync, rename, fsync of the folder), makes DIR/latest
+ * name it in the same way, and removes the oldest beyond `keep`. Equal states give equal bytes. The
+ * file is built in memory, which takes as much as it is long: 8 bytes per parameter.
+ *
+ * DTR_WRITE with file, operation and reason; then no older checkpoint has been touched, nor has
+ * `latest`. A process that may meet a file size limit must ignore SIGXFSZ to get that far.
+ */
 enum dtr_status dtr_checkpoint_write(struct dtr_checkpoint_writer *writer,
     const struct dtr_checkpoint *checkpoint, struct dtr_error *error);
+
 /* The path of the last one written, NULL if none. */
 const char *dtr_checkpoint_written(const struct dtr_checkpoint_writer *writer);
-void dtr_checkpoint_writer_free(struct dtr_checkpoint_writer *writer);
 
 /* What a checkpoint holds. The model and the weights belong to it. */
 struct dtr_checkpoint_file {
@@ -46,13 +56,14 @@ struct dtr_checkpoint_file {
     float *weights; /* canonical slab */
 };
 
-/* `path` is a checkpoint or a folder with `latest`. Every tensor is verified against its shape and
- * hash. DTR_INPUT names file and reason. */
+/* `path` is a checkpoint or a folder with `latest`. Shape, type and hash of every weight tensor are
+ * verified. DTR_INPUT names file and reason; then there is nothing to free. */
 enum dtr_status dtr_checkpoint_read(
     const char *path, struct dtr_checkpoint_file *file_out, struct dtr_error *error);
 void dtr_checkpoint_file_free(struct dtr_checkpoint_file *file);
 
-/* Prints attributes and tensors for `dtrain info`. */
+/* Prints attributes and tensors for `dtrain info`. Bad tensors are shown as such and then make it
+ * DTR_INPUT. */
 enum dtr_status dtr_checkpoint_print(const char *path, struct dtr_error *error);
 
 #endif
