@@ -1,0 +1,27 @@
+/*
+ * Evaluation: the exact error of a model on a set, over all ranks. A set is cut into blocks that do
+ * not depend on the number of ranks; each rank evaluates a run of them, and errors are counted in
+ * whole numbers.
+ */
+#ifndef DTRAIN_EVALUATE_H
+#define DTRAIN_EVALUATE_H
+
+#include "dtrain/dataset.h"
+#include "dtrain/options.h"
+#include "dtrain/replica.h"
+#include "dtrain/world.h"
+
+/* Opens what --data or its default names; a failure says where the name came from. Local. */
+enum dtr_status dtr_open_data(
+    const struct dtr_options *options, struct dtr_dataset **dataset_out, struct dtr_error *error);
+
+/* This rank's part, [first, first + part), of a set of `count` samples. Local. */
+void dtr_evaluation_part(
+    const struct dtr_world *world, int64_t count, int64_t *first_out, int64_t *part_out);
+
+/* Misclassified share of a set of `count` samples, of which each rank holds its part. Collective.
+ */
+double dtr_evaluate(struct dtr_world *world, struct dtr_replica *replica,
+    const struct dtr_samples *mine, int64_t count);
+
+#endif

@@ -1,0 +1,61 @@
+/*
+ * The trainer: everything that a training job holds, how it is set up, and the loop. Collective
+ * throughout: all ranks make the same calls in the same order.
+ */
+#ifndef DTRAIN_TRAINER_H
+#define DTRAIN_TRAINER_H
+
+#include "dtrain/checkpoint.h"
+#include "dtrain/dataset.h"
+#include "dtrain/gradsync.h"
+#include "dtrain/loader.h"
+#include "dtrain/model.h"
+#include "dtrain/optimizer.h"
+#include "dtrain/options.h"
+#include "dtrain/replica.h"
+#include "dtrain/world.h"
+
+struct dtr_trainer {
+    struct dtr_world *world;
+    double start_s; /* when the set-up began */
+
+    struct dtr_options options; /* resolved: batch_size, shards, threads and steps are set */
+    struct dtr_dataset *dataset;
+    struct dtr_samples train, validation, test;        /* this rank's parts */
+    int64_t train_count, validation_count, test_count; /* everyone's */
+    uint64_t data_fingerprint;
+
+    struct dtr_model *model;
+    struct dtr_schedule schedule;
+    struct dtr_loader *loader;
+    struct dtr_replica *replica;
+    struct dtr_gradsync *sync;
+
+    struct dtr_checkpoint_writer *writer; /* rank 0; NULL: write none */
+    char *checkpoint_folder;              /* rank 0 */
+    float *weights, *momentum;            /* rank 0: canonical snapshots of what is written */
+};
+
+/* A batch's loss and errors, over all ranks. */
+struct dtr_batch_report {
+    int64_t step;
+    double loss; /* mean over the batch's samples */
+    int64_t errors, samples;
+    double rate; /* the step's learning rate */
+};
+
+/* Checks options against the world, reads data, compiles the model, makes the checkpoint folder.
+ * After each phase the ranks agree; the verdict's message has been printed when this returns other
+ * than DTR_OK. Then, too, dtr_trainer_free() is due. */
+enum dtr_status dtr_trainer_setup(
+    struct dtr_trainer *trainer, struct dtr_world *world, const struct dtr_options *options);
+void dtr_trainer_free(struct dtr_trainer *trainer);
+
+/* Prints what is about to happen (src/plan.c); `given` are the options before they were resolved.
+ */
+void dtr_trainer_print_plan(struct dtr_trainer *trainer, const struct dtr_options *given);
+
+/* Trains to the end: reports, checkpoints, the final test error. */
+enum dtr_status dtr_trainer_run(struct dtr_trainer *trainer);
+
+#endif

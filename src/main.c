@@ -1,0 +1,68 @@
+/* dtrain: which command, and what all of them share. */
+#include "commands.h"
+#include "dtrain/log.h"
+
+#include <stdio.h>
+#include <string.h>
+
+int dtr_run_job(enum dtr_command command, const char *operand_name, int argc, char **argv,
+    int first, dtr_job *job)
+{
+    struct dtr_error error = DTR_ERROR_NONE;
+    struct dtr_world *world;
+    struct dtr_options options;
+    const char *operand = NULL;
+    int operands = 0;
+    if (dtr_world_start(&argc, &argv, &world, &error) != DTR_OK) {
+        if (dtr_launcher_rank() == 0) /* MPI is not there to tell the ranks apart */
+            dtr_complain("%s", error.message);
+        return (int)error.status;
+    }
+    dtr_log_set_rank(world->rank);
+    if (dtr_options_parse(command, argc, argv, first, operand_name != NULL, &operand, &operands,
+            &options, &error) == DTR_OK &&
+        operand_name != NULL && operands == 0)
+        dtr_error_set(
+            &error, DTR_USAGE, "%s is missing: dtrain %s %s", operand_name, argv[1], operand_name);
+    enum dtr_status status = dtr_world_agree(world, &error);
+    if (status == DTR_OK)
+        status = job(world, &options, operand);
+    dtr_world_finish(world);
+    return (int)status;
+}
+
+/* Options that only print something. MPI is not started for them; under mpirun one process answers.
+ */
+static bool answer(const char *option)
+{
+    FILE *out = dtr_launcher_rank() == 0 ? stdout : NULL;
+    bool help = strcmp(option, "--help") == 0 || strcmp(option, "-h") == 0;
+    bool table = strcmp(option, "--help=markdown") == 0;
+    bool version = strcmp(option, "--version") == 0;
+    if (out != NULL && help)
+        dtr_options_help(out);
+    if (out != NULL && table)
+        dtr_options_markdown(out);
+    if (out != NULL && version)
+        fprintf(out, "dtrain %s\n", DTRAIN_VERSION);
+    return help || table || version;
+}
+
+int main(int argc, char **argv)
+{
+    static const struct {
+        const char *name;
+        int (*run)(int argc, char **argv, int first);
+    } commands[] = {
+        {"train", dtr_command_train}, {"eval", dtr_command_eval}, {"info", dtr_command_info}};
+
+    for (int i = 1; i < argc; i++) {
+        if (answer(argv[i]))
+            return DTR_OK;
+    }
+    for (size_t i = 0; argc > 1 && i < sizeof commands / sizeof *commands; i++) {
+        if (strcmp(argv[1], commands[i].name) == 0)
+            return commands[i].run(argc, argv, 2);
+    }
+    return dtr_command_train(argc, argv, 1);
+}

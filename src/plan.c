@@ -1,0 +1,105 @@
+/* The plan: what a training is about to do, printed before its first step. */
+#include "dtrain/clock.h"
+#include "dtrain/log.h"
+#include "dtrain/trainer.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const char *instruction_set(void)
+{
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx512f"))
+        return "AVX-512";
+    if (__builtin_cpu_supports("avx2"))
+        return "AVX2";
+    if (__builtin_cpu_supports("avx"))
+        return "AVX";
+    return "SSE2";
+#elif defined(__aarch64__)
+    return "NEON";
+#else
+    return "generic";
+#endif
+}
+
+static const char *plural(int64_t count)
+{
+    return count == 1 ? "" : "s";
+}
+
+static void print_place(const struct dtr_trainer *trainer)
+{
+    const struct dtr_world *world = trainer->world;
+    const struct dtr_options *options = &trainer->options;
+    dtr_print("dtrain %s on %d rank%s x %lld thread%s, %d host%s (rank 0 on %s), %s\n",
+        DTRAIN_VERSION, world->size, plural(world->size), (long long)options->threads,
+        plural(options->threads), world->nodes, plural(world->nodes), world->host, world->library);
+    int64_t most = (options->shards + world->size - 1) / world->size;
+    int64_t places = most * world->size;
+    if (places != options->shards)
+        dtr_print("Note: %lld shards do not divide among %d ranks: %.0f%% of the compute time is "
+                  "lost waiting\n",
+            (long long)options->shards, world->size,
+            100.0 * (double)(places - options->shards) / (double)places);
+}
+
+static void print_model(const struct dtr_trainer *trainer)
+{
+    char line[160];
+    dtr_print("Model: %s, %lld parameters; backend %s, %s\n", trainer->options.model,
+        (long long)trainer->model->parameter_count, trainer->replica->ops->name, instruction_set());
+    for (int i = 0; trainer->replica->ops->describe(trainer->replica, i, line, sizeof line); i++)
+        dtr_print("    %s\n", line);
+}
+
+static void print_schedule(const struct dtr_trainer *trainer)
+{
+    const struct dtr_options *options = &trainer->options;
+    const struct dtr_schedule *schedule = &trainer->schedule;
+    dtr_print("Batch: %lld = %lld shards x %lld samples; %lld steps an epoch, %lld steps\n",
+        (long long)options->batch_size, (long long)options->shards,
+        (long long)(options->batch_size / options->shards), (long long)schedule->steps_per_epoch,
+        (long long)options->steps);
+    dtr_print("Rate: %g (%s), momentum %g, weight decay %g\n", schedule->rate, options->lr_schedule,
+        options->momentum, options->weight_decay);
+}
+
+/* Options that were named and differ from their defaults. */
+static void print_options(const struct dtr_options *given)
+{
+    int count;
+    const struct dtr_option *table = dtr_options_table(&count);
+    struct dtr_options defaults;
+    dtr_options_default(&defaults);
+    dtr_print("Options:");
+    int shown = 0;
+    for (int i = 0; i < count; i++) {
+        char value[512], fallback[512];
+        dtr_option_format(&table[i], given, value, sizeof value);
+        dtr_option_format(&table[i], &defaults, fallback, sizeof fallback);
+        if (strcmp(value, fallback) == 0)
+            continue;
+        dtr_print(table[i].type == DTR_OPTION_FLAG ? " --%s" : " --%s %s", table[i].name, value);
+        shown++;
+    }
+    dtr_print("%s\n", shown == 0 ? " defaults" : "");
+}
+
+void dtr_trainer_print_plan(struct dtr_trainer *trainer, const struct dtr_options *given)
+{
+    print_place(trainer);
+    dtr_print("Data: %s: %lld training, %lld validation, %lld test images\n",
+        dtr_dataset_info(trainer->dataset)->description, (long long)trainer->train_count,
+        (long long)trainer->validation_count, (long long)trainer->test_count);
+    print_model(trainer);
+    print_schedule(trainer);
+    print_options(given);
+    dtr_print("Reproducible: the same weights on %d rank%s with any number of threads and any "
+              "buckets, on CPUs with %s\n",
+        trainer->world->size, plural(trainer->world->size), instruction_set());
+    if (trainer->writer != NULL)
+        dtr_print("Checkpoints: %s, every %lld steps and at the end\n", trainer->checkpoint_folder,
+            (long long)trainer->options.checkpoint_every);
+    dtr_print("Ready after %.2f s\n\n", dtr_clock_s() - trainer->start_s);
+}

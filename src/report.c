@@ -1,0 +1,89 @@
+#include "report.h"
+
+#include "dtrain/clock.h"
+#include "dtrain/log.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+struct dtr_reporter dtr_reporter_begin(struct dtr_trainer *trainer)
+{
+    int wanted = trainer->options.progress;
+    bool shown = wanted == DTR_YES || (wanted == DTR_AUTO && isatty(STDERR_FILENO));
+    return (struct dtr_reporter){.trainer = trainer, .bar = shown && trainer->world->rank == 0};
+}
+
+static void draw_bar(struct dtr_reporter *reporter)
+{
+    enum { WIDTH = 30 };
+    static const char full[] = "##############################";
+    int64_t total = reporter->trainer->options.steps, done = reporter->steps;
+    double each_s = reporter->steps_s / (double)done;
+    int64_t left_s = (int64_t)((double)(total - done) * each_s + 0.5);
+    int filled = (int)(WIDTH * done / total);
+    double now_s = dtr_clock_s();
+    if (now_s - reporter->bar_s < 0.2)
+        return;
+    reporter->bar_s = now_s;
+    fprintf(stderr, "\r[%-*.*s] step %lld of %lld, loss %.3f, %.1f ms/step, %lld:%02lld left ",
+        WIDTH, filled, full, (long long)done, (long long)total, reporter->loss, 1e3 * each_s,
+        (long long)(left_s / 60), (long long)(left_s % 60));
+    fflush(stderr);
+}
+
+static void clear_bar(const struct dtr_reporter *reporter)
+{
+    if (reporter->bar)
+        fprintf(stderr, "\r\033[K");
+}
+
+void dtr_reporter_step(
+    struct dtr_reporter *reporter, const struct dtr_batch_report *batch, double seconds)
+{
+    reporter->steps++;
+    reporter->since++;
+    reporter->steps_s += seconds;
+    reporter->since_s += seconds;
+    reporter->samples += batch->samples;
+    reporter->loss = batch->loss;
+    if (reporter->bar)
+        draw_bar(reporter);
+}
+
+void dtr_reporter_print(
+    struct dtr_reporter *reporter, const struct dtr_batch_report *batch, double validation)
+{
+    const struct dtr_trainer *trainer = reporter->trainer;
+    clear_bar(reporter);
+    dtr_print("Step %lld (epoch %.2f), %.1f ms\n", (long long)batch->step,
+        (double)batch->step / (double)trainer->schedule.steps_per_epoch,
+        1e3 * reporter->since_s / (double)reporter->since);
+    dtr_print("Minibatch loss: %.3f, learning rate: %.6f\n", batch->loss, batch->rate);
+    dtr_print("Minibatch error: %.1f%%\n", 100.0 * (double)batch->errors / (double)batch->samples);
+    if (trainer->validation_count > 0)
+        dtr_print("Validation error: %.1f%%\n", 100 * validation);
+    reporter->since = 0;
+    reporter->since_s = 0;
+}
+
+void dtr_report_result(const struct dtr_model *model, const float *weights, double test)
+{
+    dtr_print("Test error: %.1f%%\n", 100 * test);
+    dtr_print("Weights: %016" PRIx64 "\n", dtr_model_hash(model, weights));
+}
+
+void dtr_reporter_end(struct dtr_reporter *reporter, double test)
+{
+    const struct dtr_trainer *trainer = reporter->trainer;
+    clear_bar(reporter);
+    if (trainer->world->rank != 0)
+        return;
+    trainer->replica->ops->get(trainer->replica, DTR_SLAB_WEIGHTS, trainer->weights);
+    dtr_report_result(trainer->model, trainer->weights, test);
+    dtr_print("Trained %lld steps in %.1f s: %.0f images/s, %.1f ms/step\n",
+        (long long)reporter->steps, reporter->steps_s,
+        (double)reporter->samples / reporter->steps_s,
+        1e3 * reporter->steps_s / (double)reporter->steps);
+}

@@ -1,0 +1,294 @@
+/*
+ * From options to a trainer that is ready to run, phase by phase. Every rank does every phase's
+ * checks and keeps its error to itself until the ranks agree at the end of the phase.
+ */
+#include "dtrain/trainer.h"
+
+#include "dtrain/clock.h"
+#include "dtrain/evaluate.h"
+#include "dtrain/log.h"
+#include "dtrain/memory.h"
+#include "dtrain/threads.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { DEFAULT_SHARDS = 8, REFERENCE_BATCH = 64, DEFAULT_BUCKET_BYTES = 1 << 20 };
+
+/* The smallest divisor of `number` that is at least `least`. */
+static int64_t divisor_from(int64_t number, int64_t least)
+{
+    while (number % least != 0)
+        least++;
+    return least;
+}
+
+/* Batch and shards from what was named and the number of ranks. */
+static enum dtr_status resolve_batch(
+    struct dtr_options *options, const struct dtr_world *world, struct dtr_error *error)
+{
+    long long ranks = world->size;
+    if (options->batch_per_rank > 0) {
+        options->batch_size = options->batch_per_rank * ranks;
+        options->shards = ranks;
+        return DTR_OK;
+    }
+    long long batch = options->batch_size;
+    if (ranks > batch)
+        return dtr_error_set(error, DTR_USAGE,
+            "%lld ranks share --batch-size %lld, but each needs at least one sample of a batch; "
+            "use at most %lld ranks or --batch-size %lld (or --batch-per-rank)",
+            ranks, batch, batch, ranks);
+    if (options->shards == 0)
+        options->shards = ranks <= DEFAULT_SHARDS ? DEFAULT_SHARDS
+                                                  : divisor_from(options->batch_size, ranks);
+    long long shards = options->shards;
+    if (ranks > shards)
+        return dtr_error_set(error, DTR_USAGE,
+            "%lld ranks, but --shards %lld: a rank owns at least one shard; use at most %lld ranks "
+            "or more shards",
+            ranks, shards, shards);
+    if (batch % shards == 0)
+        return DTR_OK;
+    long long below = batch / shards * shards, above = below + shards;
+    char nearest[64];
+    if (below > 0)
+        snprintf(nearest, sizeof nearest, "%lld or %lld", below, above);
+    else
+        snprintf(nearest, sizeof nearest, "%lld", above);
+    return dtr_error_set(error, DTR_USAGE,
+        "--batch-size %lld is not a multiple of %lld shards; the nearest that fit are %s, or give "
+        "--shards a divisor of %lld (at least the %lld ranks)",
+        batch, shards, nearest, batch, ranks);
+}
+
+static enum dtr_status resolve_options(struct dtr_trainer *trainer, struct dtr_error *error)
+{
+    struct dtr_options *options = &trainer->options;
+    const struct dtr_world *world = trainer->world;
+    if (dtr_schedule_parse(options->lr_schedule, &trainer->schedule, error) != DTR_OK ||
+        resolve_batch(options, world, error) != DTR_OK)
+        return error->status;
+    options->threads = dtr_threads_choose(options->threads, world->cores);
+    return DTR_OK;
+}
+
+static enum dtr_status load_model(struct dtr_trainer *trainer, struct dtr_error *error)
+{
+    return dtr_model_load(trainer->options.model, &trainer->model, error);
+}
+
+static enum dtr_status open_data(struct dtr_trainer *trainer, struct dtr_error *error)
+{
+    const struct dtr_options *options = &trainer->options;
+    const char *origin;
+    if (dtr_open_data(options, &trainer->dataset, error) != DTR_OK)
+        return error->status;
+    const struct dtr_dataset_info *info = dtr_dataset_info(trainer->dataset);
+    if (dtr_model_accepts(trainer->model, options->model, info->shape, error) != DTR_OK)
+        return error->status;
+    trainer->options.data = dtr_options_data(options, &origin); /* for the checkpoint's record */
+    trainer->validation_count = options->validation_size;
+    trainer->train_count = info->count[DTR_TRAIN] - options->validation_size;
+    trainer->test_count = info->count[DTR_TEST];
+    if (trainer->train_count < options->shards)
+        return dtr_error_set(error, DTR_USAGE,
+            "%s has %lld training samples; %lld of them are held out (--validation-size), which "
+            "leaves too few for %lld shards; hold out fewer or use fewer shards or ranks",
+            info->description, (long long)info->count[DTR_TRAIN],
+            (long long)options->validation_size, (long long)options->shards);
+    return DTR_OK;
+}
+
+/* Ascending ranges, so that a compressed file is passed over once. */
+static enum dtr_status read_data(struct dtr_trainer *trainer, struct dtr_error *error)
+{
+    struct dtr_dataset *dataset = trainer->dataset;
+    const struct dtr_world *world = trainer->world;
+    int64_t classes = trainer->model->classes, shards = trainer->options.shards;
+    int64_t first, count;
+    dtr_evaluation_part(world, trainer->validation_count, &first, &count);
+    if (dtr_dataset_read(dataset, DTR_TRAIN, first, count, classes, &trainer->validation, error) !=
+        DTR_OK)
+        return error->status;
+
+    first = dtr_shard_first(
+        trainer->train_count, shards, dtr_rank_first_shard(shards, world->rank, world->size));
+    count = dtr_shard_first(trainer->train_count, shards,
+                dtr_rank_first_shard(shards, world->rank + 1, world->size)) -
+            first;
+    if (dtr_dataset_read(dataset, DTR_TRAIN, trainer->validation_count + first, count, classes,
+            &trainer->train, error) != DTR_OK)
+        return error->status;
+
+    dtr_evaluation_part(world, trainer->test_count, &first, &count);
+    return dtr_dataset_read(dataset, DTR_TEST, first, count, classes, &trainer->test, error);
+}
+
+static void resolve_schedule(struct dtr_trainer *trainer)
+{
+    struct dtr_options *options = &trainer->options;
+    struct dtr_schedule *schedule = &trainer->schedule;
+    double scale = (double)options->batch_size / REFERENCE_BATCH;
+    schedule->rate = options->learning_rate;
+    if (options->lr_scaling == DTR_SCALING_LINEAR)
+        schedule->rate *= scale;
+    if (options->lr_scaling == DTR_SCALING_SQRT)
+        schedule->rate *= __builtin_sqrt(scale);
+    schedule->warmup_epochs = options->warmup_epochs;
+    schedule->steps_per_epoch = dtr_steps_per_epoch(
+        trainer->train_count, options->shards, options->batch_size / options->shards);
+    if (options->steps == 0) {
+        options->steps = (int64_t)(options->epochs * (double)schedule->steps_per_epoch + 0.5);
+        options->steps = options->steps < 1 ? 1 : options->steps;
+    }
+    schedule->total_steps = options->steps;
+}
+
+static enum dtr_status compile(struct dtr_trainer *trainer, struct dtr_error *error)
+{
+    const struct dtr_options *options = &trainer->options;
+    struct dtr_world *world = trainer->world;
+    int64_t first = dtr_rank_first_shard(options->shards, world->rank, world->size);
+    int64_t end = dtr_rank_first_shard(options->shards, world->rank + 1, world->size);
+    struct dtr_loader_config loader = {.train_count = trainer->train_count,
+        .shards = options->shards,
+        .slice = options->batch_size / options->shards,
+        .first_shard = first,
+        .shard_count = end - first,
+        .shuffle = options->shuffle,
+        .seed = (uint64_t)options->seed};
+    struct dtr_replica_config replica = {.model = trainer->model,
+        .run = {first, end - first, options->shards},
+        .slice = loader.slice,
+        .threads = (int)options->threads,
+        .seed = (uint64_t)options->seed,
+        .kernels = (enum dtr_kernel_choice)options->kernels,
+        .momentum = (float)options->momentum,
+        .weight_decay = (float)options->weight_decay,
+        .decay_all_kernels = options->weight_decay_on != 0};
+    if (dtr_loader_create(&loader, &trainer->train, trainer->validation_count, &trainer->loader,
+            error) != DTR_OK ||
+        dtr_cpu_replica_compile(&replica, &trainer->replica, error) != DTR_OK)
+        return error->status;
+    int64_t bucket = options->bucket_bytes > 0 ? options->bucket_bytes : DEFAULT_BUCKET_BYTES;
+    return dtr_gradsync_create(world, trainer->replica->ops->gradients(trainer->replica),
+        trainer->model->slab_count, bucket, options->overlap, &trainer->sync, error);
+}
+
+/* Rank 0 draws the initial weights for everyone: also where ranks' machines differ, all replicas
+ * begin with the same bits. */
+static enum dtr_status initialize_weights(struct dtr_trainer *trainer, struct dtr_error *error)
+{
+    struct dtr_world *world = trainer->world;
+    const struct dtr_model *model = trainer->model;
+    if (dtr_alloc(model->slab_count, sizeof(float), "a snapshot of the weights",
+            (void **)&trainer->weights, error) == DTR_OK &&
+        world->rank == 0) {
+        dtr_alloc(model->slab_count, sizeof(float), "a snapshot of the momenta",
+            (void **)&trainer->momentum, error);
+        dtr_model_initialize(model, (uint64_t)trainer->options.seed, trainer->weights);
+    }
+    enum dtr_status status = dtr_world_agree(world, error);
+    if (status != DTR_OK)
+        return status;
+    dtr_world_broadcast(
+        world, trainer->weights, model->slab_count * (int64_t)sizeof *trainer->weights);
+    trainer->replica->ops->set(trainer->replica, DTR_SLAB_WEIGHTS, trainer->weights);
+    if (world->rank != 0) {
+        free(trainer->weights);
+        trainer->weights = NULL;
+    }
+    return DTR_OK;
+}
+
+/* The folder that was named, else "runs/<Slurm job or time>". */
+static char *choose_folder(const char *named)
+{
+    char name[64], *folder = NULL;
+    const char *job = getenv("SLURM_JOB_ID");
+    time_t now = time(NULL);
+    struct tm local;
+    if (named != NULL)
+        return strdup(named);
+    if (job != NULL && *job != '\0')
+        snprintf(name, sizeof name, "%s", job);
+    else
+        strftime(name, sizeof name, "%Y%m%d-%H%M%S", localtime_r(&now, &local));
+    return asprintf(&folder, "runs/%s", name) < 0 ? NULL : folder;
+}
+
+/* Rank 0 alone; the others wait for its verdict. */
+static enum dtr_status open_checkpoints(struct dtr_trainer *trainer, struct dtr_error *error)
+{
+    const struct dtr_options *options = &trainer->options;
+    const char *named = options->checkpoint_dir;
+    if (trainer->world->rank != 0 || options->dry_run ||
+        (named != NULL && strcmp(named, "none") == 0))
+        return DTR_OK;
+    trainer->checkpoint_folder = choose_folder(named);
+    if (trainer->checkpoint_folder == NULL)
+        return dtr_error_set(error, DTR_FAILED, "out of memory for a folder's name");
+    struct dtr_error refused = DTR_ERROR_NONE;
+    if (dtr_checkpoint_writer_create(
+            trainer->checkpoint_folder, options->keep, &trainer->writer, &refused) == DTR_OK)
+        return DTR_OK;
+    if (named != NULL)
+        return dtr_error_set(error, refused.status, "%s", refused.message);
+    dtr_warn("training without checkpoints: %s", refused.message);
+    return DTR_OK;
+}
+
+typedef enum dtr_status phase(struct dtr_trainer *trainer, struct dtr_error *error);
+
+static enum dtr_status agree_on(struct dtr_trainer *trainer, phase *run)
+{
+    struct dtr_error error = DTR_ERROR_NONE;
+    run(trainer, &error);
+    return dtr_world_agree(trainer->world, &error);
+}
+
+enum dtr_status dtr_trainer_setup(
+    struct dtr_trainer *trainer, struct dtr_world *world, const struct dtr_options *options)
+{
+    static phase *const phases[] = {resolve_options, load_model, open_data, read_data};
+    struct dtr_error error = DTR_ERROR_NONE;
+    enum dtr_status status = DTR_OK;
+    *trainer = (struct dtr_trainer){.world = world, .options = *options, .start_s = dtr_clock_s()};
+    for (size_t i = 0; i < sizeof phases / sizeof *phases && status == DTR_OK; i++)
+        status = agree_on(trainer, phases[i]);
+    if (status != DTR_OK)
+        return status;
+
+    trainer->data_fingerprint = dtr_world_sum_u64(
+        world, dtr_samples_fingerprint(&trainer->train, DTR_TRAIN) +
+                   dtr_samples_fingerprint(&trainer->validation, DTR_TRAIN) +
+                   dtr_samples_fingerprint(&trainer->test, DTR_TEST));
+    resolve_schedule(trainer);
+    status = agree_on(trainer, compile);
+    if (status == DTR_OK)
+        status = initialize_weights(trainer, &error);
+    if (status == DTR_OK)
+        status = agree_on(trainer, open_checkpoints);
+    return status;
+}
+
+void dtr_trainer_free(struct dtr_trainer *trainer)
+{
+    dtr_checkpoint_writer_free(trainer->writer);
+    dtr_gradsync_free(trainer->sync);
+    if (trainer->replica != NULL)
+        trainer->replica->ops->destroy(trainer->replica);
+    dtr_loader_free(trainer->loader);
+    dtr_model_free(trainer->model);
+    dtr_samples_free(&trainer->train);
+    dtr_samples_free(&trainer->validation);
+    dtr_samples_free(&trainer->test);
+    dtr_dataset_close(trainer->dataset);
+    free(trainer->checkpoint_folder);
+    free(trainer->weights);
+    free(trainer->momentum);
+}
