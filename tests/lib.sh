@@ -1,0 +1,63 @@
+# lib.sh: what the shell tests share. Sourced after setting `dtrain` to the program.
+#
+#   job RANKS OPTION...          dtrain under mpirun; output in $out, errors in $err, status in $status
+#   expect_failure STATUS TEXT   the last job ended so, with one line of its own that holds TEXT
+#   check TEXT CONDITION...      counts a check; CONDITION is a command
+#   finish                       prints the counts, ends the test
+# shellcheck shell=sh
+
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+export OMPI_MCA_rmaps_base_oversubscribe=1 PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe
+# MPI keeps memory until the process ends; the status stays the program's own.
+export ASAN_OPTIONS=detect_leaks=0
+
+work=$(mktemp -d)
+trap 'chmod -R u+rwx "$work"; rm -rf "$work"' EXIT
+trap 'exit 1' HUP INT TERM
+out=$work/out err=$work/err
+checks=0 failures=0
+last=
+
+check()
+{
+    check_text=$1
+    shift
+    checks=$((checks + 1))
+    "$@" && return
+    failures=$((failures + 1))
+    [ "$failures" -le 10 ] || return 0 # enough to see what is wrong
+    echo "FAILED: $check_text ($*)"
+    [ -z "$last" ] || echo "  after: $last (status $status)"
+    sed 's/^/  stdout: /' "$out" | tail -n 5
+    sed 's/^/  stderr: /' "$err" | head -n 12
+}
+
+# A job that hangs is ended after two minutes, with status 124.
+# shellcheck disable=SC2154 # dtrain is set by whoever sources this
+job()
+{
+    ranks=$1
+    shift
+    last="$ranks ranks: $*"
+    status=0
+    (cd "$work" && timeout 120 mpirun --bind-to none -n "$ranks" "$dtrain" "$@") \
+        </dev/null >"$out" 2>"$err" || status=$?
+}
+
+one_line_with()
+{
+    [ "$(grep -c '^dtrain: ' "$err")" -eq 1 ] && grep '^dtrain: ' "$err" | grep -qF -- "$1"
+}
+
+expect_failure()
+{
+    check "exit status $1" [ "$status" -eq "$1" ]
+    check "one line that says '$2'" one_line_with "$2"
+}
+
+finish()
+{
+    echo "$checks checks, $failures failed"
+    [ "$checks" -gt 0 ] && [ "$failures" -eq 0 ]
+    exit
+}
