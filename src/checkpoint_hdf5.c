@@ -1,8 +1,8 @@
 /*
- * A file is built in memory and handed out as bytes, because HDF5 cannot recover from a write that
- * fails while it closes a file. It uses the format of HDF5 1.10, where every piece of metadata
- * carries a checksum, with texts of fixed length, which lie within that metadata: with fletcher32
- * on the data, a flipped bit is noticed wherever it is.
+ * A file is built in memory and handed out as bytes: HDF5 1.10 crashes after a write that fails
+ * while it closes a file, on a full disk for instance. It uses the format of HDF5 1.10, where every
+ * piece of metadata carries a checksum, with texts of fixed length, which lie within that metadata:
+ * with fletcher32 on the data, a flipped bit is noticed wherever it is.
  */
 #include "checkpoint_hdf5.h"
 
@@ -24,7 +24,7 @@
 /* 1 MiB: as much as HDF5 caches of a data set by default. */
 enum { CHUNK_FLOATS = 1 << 18 };
 
-/* Far above what a model's text takes; bounds what a damaged file can make us allocate. */
+/* Bounds what a damaged file can make us allocate; a model's text is far shorter. */
 enum { MAX_TEXT_BYTES = 1 << 24 };
 
 static const char weights_root[] = "/weights", momentum_root[] = "/optimizer/momentum";
@@ -38,22 +38,22 @@ static void close_id(hid_t *id)
 /* Any HDF5 object, closed at the end of its scope. */
 #define SCOPED_ID __attribute__((cleanup(close_id))) hid_t
 
-/* HDF5's own account of the last failure, taken instead of printed on standard error. */
+/* HDF5's own account of its last failure, taken instead of printed on standard error. */
 struct account {
     char text[200];
 };
 
-static herr_t take_innermost(unsigned depth, const H5E_error2_t *entry, void *text)
+static herr_t take_innermost(unsigned depth, const H5E_error2_t *entry, void *data)
 {
-    struct account *account = text;
+    struct account *account = data;
     if (depth == 0)
         snprintf(account->text, sizeof account->text, "%s", entry->desc);
     return 0;
 }
 
-static herr_t take_account(hid_t stack, void *account)
+static herr_t take_account(hid_t stack, void *data)
 {
-    return H5Ewalk2(stack, H5E_WALK_UPWARD, take_innermost, account);
+    return H5Ewalk2(stack, H5E_WALK_UPWARD, take_innermost, data);
 }
 
 static void account_begin(struct account *account)
@@ -213,29 +213,22 @@ static bool put_slab(hid_t file, const char *root, const struct dtr_model *model
 
 /* The memory that a file is built in. */
 struct image {
-    char *bytes; /* set when the file is closed */
+    char *bytes;
     size_t capacity, size;
 };
 
-static void *grow_image(void *bytes, size_t capacity, H5FD_file_image_op_t operation, void *data)
+/* Whatever HDF5 asks for is there already. */
+static void *grow_image(void *bytes, size_t size, H5FD_file_image_op_t operation, void *data)
 {
-    (void)operation;
+    (void)bytes, (void)operation;
     struct image *image = data;
-    char *grown = realloc(bytes, capacity);
-    if (grown == NULL)
-        return NULL;
-    /* Not every build of HDF5 clears what it leaves unused; equal states must give equal bytes. */
-    if (capacity > image->capacity)
-        memset(grown + image->capacity, 0, capacity - image->capacity);
-    image->capacity = capacity;
-    return grown;
+    return size <= image->capacity ? image->bytes : NULL;
 }
 
-/* In place of freeing it. */
+/* When the file is closed, its memory stays. */
 static herr_t keep_image(void *bytes, H5FD_file_image_op_t operation, void *data)
 {
-    (void)operation;
-    ((struct image *)data)->bytes = bytes;
+    (void)bytes, (void)operation, (void)data;
     return 0;
 }
 
@@ -246,8 +239,18 @@ static void *share_image(void *data)
 
 static herr_t unshare_image(void *data)
 {
-    (void)data;
-    return 0;
+    return data != NULL ? 0 : -1;
+}
+
+/* HDF5 crashes when the memory runs out under it, so it gets more than it can need in advance: both
+ * slabs, half as much again for chunks that are not full, and much for everything else. It is
+ * zeroed, for equal bytes, and what is not used takes no room. */
+static bool reserve_image(const struct dtr_model *model, struct image *image)
+{
+    size_t slab_bytes = (size_t)model->slab_count * sizeof(float);
+    image->capacity = 3 * slab_bytes + ((size_t)16 << 20);
+    image->bytes = calloc(1, image->capacity);
+    return image->bytes != NULL;
 }
 
 /* H5Fget_file_image() would be simpler, but what HDF5 1.10 gives then has a wrong checksum. */
@@ -275,31 +278,33 @@ static hid_t create_in_memory(struct image *image)
 
 static bool build_image(const struct dtr_checkpoint *checkpoint, struct image *image)
 {
-    SCOPED_ID file = create_in_memory(image);
-    if (file < 0 || !put_facts(file, checkpoint) ||
-        !put_slab(file, weights_root, checkpoint->model, checkpoint->weights) ||
-        !put_slab(file, momentum_root, checkpoint->model, checkpoint->momentum) ||
-        H5Fflush(file, H5F_SCOPE_GLOBAL) < 0)
-        return false;
-    ssize_t size = H5Fget_file_image(file, NULL, 0);
-    image->size = size > 0 ? (size_t)size : 0;
-    return size > 0;
+    const struct dtr_model *model = checkpoint->model;
+    hid_t file = create_in_memory(image);
+    bool good = file >= 0 && put_facts(file, checkpoint) &&
+                put_slab(file, weights_root, model, checkpoint->weights) &&
+                put_slab(file, momentum_root, model, checkpoint->momentum) &&
+                H5Fflush(file, H5F_SCOPE_GLOBAL) >= 0;
+    ssize_t size = good ? H5Fget_file_image(file, NULL, 0) : -1;
+    image->size = (size_t)size;
+    return file >= 0 && H5Fclose(file) >= 0 && size > 0;
 }
 
 enum dtr_status dtr_checkpoint_encode(const struct dtr_checkpoint *checkpoint, void **bytes_out,
     size_t *size_out, struct dtr_error *error)
 {
     __attribute__((cleanup(account_end))) struct account account;
-    struct image image = {0};
     account_begin(&account);
-    bool built = build_image(checkpoint, &image);
+    *bytes_out = NULL;
+    struct image image = {0};
+    if (!reserve_image(checkpoint->model, &image))
+        return dtr_error_set(error, DTR_FAILED, "out of memory for a checkpoint");
+    if (!build_image(checkpoint, &image)) {
+        free(image.bytes);
+        return dtr_error_set(error, DTR_FAILED, "HDF5 cannot build the file: %s", account.text);
+    }
     *bytes_out = image.bytes;
     *size_out = image.size;
-    if (built && image.bytes != NULL)
-        return DTR_OK;
-    free(image.bytes);
-    *bytes_out = NULL;
-    return dtr_error_set(error, DTR_FAILED, "HDF5 cannot build the file: %s", account.text);
+    return DTR_OK;
 }
 
 /* ---- Reading ---- */
@@ -337,7 +342,7 @@ static enum dtr_status open_source(const char *path, struct source *source, stru
     source->path = path;
     source->error = error;
     SCOPED_ID access = H5Pcreate(H5P_FILE_ACCESS);
-    /* A checkpoint never changes once it has its name, and some cluster file systems cannot lock.
+    /* Some cluster file systems cannot lock, and a checkpoint never changes: it is only replaced.
      */
     H5Pset_file_locking(access, false, true);
     source->file = H5Fopen(path, H5F_ACC_RDONLY, access);
@@ -549,17 +554,6 @@ static enum dtr_status check_weights(
         file->weights_hash);
 }
 
-static enum dtr_status get_everything(
-    const struct source *source, struct dtr_checkpoint_file *file_out)
-{
-    enum dtr_status status = get_facts(source, file_out);
-    if (status == DTR_OK)
-        status = alloc_weights(source, file_out);
-    for (int i = 0; status == DTR_OK && i < file_out->model->tensor_count; i++)
-        status = get_tensor(source, weights_root, &file_out->model->tensors[i], file_out->weights);
-    return status == DTR_OK ? check_weights(source, file_out) : status;
-}
-
 enum dtr_status dtr_checkpoint_decode(
     const char *path, struct dtr_checkpoint_file *file_out, struct dtr_error *error)
 {
@@ -567,7 +561,13 @@ enum dtr_status dtr_checkpoint_decode(
     *file_out = (struct dtr_checkpoint_file){0};
     enum dtr_status status = open_source(path, &source, error);
     if (status == DTR_OK)
-        status = get_everything(&source, file_out);
+        status = get_facts(&source, file_out);
+    if (status == DTR_OK)
+        status = alloc_weights(&source, file_out);
+    for (int i = 0; status == DTR_OK && i < file_out->model->tensor_count; i++)
+        status = get_tensor(&source, weights_root, &file_out->model->tensors[i], file_out->weights);
+    if (status == DTR_OK)
+        status = check_weights(&source, file_out);
     if (status != DTR_OK)
         dtr_checkpoint_file_free(file_out);
     return status;

@@ -15,6 +15,10 @@ static double power_of_two(int e)
     return value;
 }
 
+static const double inverse_factorial[] = {1, 1, 1.0 / 2, 1.0 / 6, 1.0 / 24, 1.0 / 120, 1.0 / 720,
+    1.0 / 5040, 1.0 / 40320, 1.0 / 362880, 1.0 / 3628800, 1.0 / 39916800, 1.0 / 479001600,
+    1.0 / 6227020800};
+
 /* x = k ln 2 + r with |r| <= ln 2 / 2; Taylor's series of e^r to r^13, error below 1e-17. */
 double dtr_exp(double x)
 {
@@ -26,9 +30,9 @@ double dtr_exp(double x)
         return 0;
     int k = (int)(x * 1.4426950408889634 + (x < 0 ? -0.5 : 0.5));
     double r = (x - k * ln2_high) - k * ln2_low;
-    double sum = 1;
-    for (int i = 13; i >= 1; i--)
-        sum = 1 + sum * r / i;
+    double sum = inverse_factorial[13];
+    for (int i = 12; i >= 0; i--)
+        sum = inverse_factorial[i] + sum * r;
     /* In two steps, so that subnormal results and k = 1024 need no case of their own. */
     return sum * power_of_two(k / 2) * power_of_two(k - k / 2);
 }

@@ -254,9 +254,14 @@ static enum dtr_status read_layer(struct reader *reader, enum dtr_layer_kind kin
         return wrong(reader, "the first line must be 'input HEIGHT WIDTH CHANNELS'");
     if (model->layer_count == MAX_LAYERS)
         return wrong(reader, "more than %d layers", MAX_LAYERS);
-    struct dtr_layer *layer = &model->layers[model->layer_count++];
-    *layer = (struct dtr_layer){
-        .kind = kind, .line = reader->line, .in = reader->shape, .kernel = -1, .bias = -1};
+    int number = model->layer_count++;
+    struct dtr_layer *layer = &model->layers[number];
+    *layer = (struct dtr_layer){.kind = kind,
+        .number = number,
+        .line = reader->line,
+        .in = reader->shape,
+        .kernel = -1,
+        .bias = -1};
     snprintf(
         layer->name, sizeof layer->name, "%s%d", layer_readers[kind].word, ++reader->numbers[kind]);
     if (layer_readers[kind].read(reader, layer) != DTR_OK)

@@ -17,7 +17,7 @@ static float *dropout_factors(
         .n = n,
         .run = {0, 1, 1},
         .dropout = &key};
-    fixture.layer.line = line;
+    fixture.layer.number = line;
     fixture_fill(&fixture, 1, &random);
     for (int64_t i = 0; i < fixture.src_count; i++)
         fixture.src[i] = 1;

@@ -54,16 +54,16 @@ static bool same_tensor(const struct dtr_tensor *one, const struct dtr_tensor *o
 START_TEST(test_layers_of_the_tutorial)
 {
     static const struct dtr_layer expected[] = {
-        {DTR_LAYER_CONV, "conv1", 2, {28, 28, 1}, {28, 28, 32}, 5, 5, 1, 2, 2, true, 0, 0, 1},
+        {DTR_LAYER_CONV, "conv1", 2, {28, 28, 1}, {28, 28, 32}, 5, 5, 1, 2, 2, true, 0, 0, 1, 0},
         {DTR_LAYER_MAXPOOL, "maxpool1", 3, {28, 28, 32}, {14, 14, 32}, 2, 2, 2, 0, 0, false, 0, -1,
-            -1},
-        {DTR_LAYER_CONV, "conv2", 4, {14, 14, 32}, {14, 14, 64}, 5, 5, 1, 2, 2, true, 0, 2, 3},
+            -1, 1},
+        {DTR_LAYER_CONV, "conv2", 4, {14, 14, 32}, {14, 14, 64}, 5, 5, 1, 2, 2, true, 0, 2, 3, 2},
         {DTR_LAYER_MAXPOOL, "maxpool2", 5, {14, 14, 64}, {7, 7, 64}, 2, 2, 2, 0, 0, false, 0, -1,
-            -1},
-        {DTR_LAYER_DENSE, "dense1", 6, {7, 7, 64}, {1, 1, 512}, 0, 0, 0, 0, 0, true, 0, 4, 5},
+            -1, 3},
+        {DTR_LAYER_DENSE, "dense1", 6, {7, 7, 64}, {1, 1, 512}, 0, 0, 0, 0, 0, true, 0, 4, 5, 4},
         {DTR_LAYER_DROPOUT, "dropout1", 7, {1, 1, 512}, {1, 1, 512}, 0, 0, 0, 0, 0, false, 0.5, -1,
-            -1},
-        {DTR_LAYER_DENSE, "dense2", 8, {1, 1, 512}, {1, 1, 10}, 0, 0, 0, 0, 0, false, 0, 6, 7},
+            -1, 5},
+        {DTR_LAYER_DENSE, "dense2", 8, {1, 1, 512}, {1, 1, 10}, 0, 0, 0, 0, 0, false, 0, 6, 7, 6},
     };
     struct dtr_model *model = tutorial();
     ck_assert(same_shape(model->input, (struct dtr_shape){28, 28, 1}));
@@ -72,6 +72,7 @@ START_TEST(test_layers_of_the_tutorial)
     for (int i = 0; i < 7; i++) {
         ck_assert_msg(same_layer(&model->layers[i], &expected[i]), "layer %d", i);
         ck_assert_int_eq(model->layers[i].line, expected[i].line);
+        ck_assert_int_eq(model->layers[i].number, expected[i].number);
     }
     dtr_model_free(model);
 }

@@ -30,8 +30,8 @@ struct dtr_kernel {
     enum dtr_status (*create)(struct dtr_plan *plan, struct dtr_error *error);
     void (*destroy)(struct dtr_plan *plan);
 
-    /* New parameters: kernel and bias in canonical layout (NULL for layers without). They stay
-     * where they are and keep their values until the next call. Called by one thread. */
+    /* New parameters: kernel and bias in canonical layout, which stay where they are and
+     * keep their values until the next call. Called by one thread. NULL for layers without. */
     void (*update)(struct dtr_plan *plan, const float *kernel, const float *bias);
 
     /* One slice. Reads src, writes all of dst. Called by many threads, each with its own slice. */
@@ -87,7 +87,8 @@ void dtr_layout_convert(struct dtr_shape shape, int64_t n, const float *src, int
  * The head: softmax cross-entropy of logits [n, classes].
  * diff_out [n, classes] = (softmax - one-hot) * weight, zero rows where samples[i] < 0.
  * Adds up the loss (natural log, not yet weighted) in the order of i, and the errors: samples whose
- * largest logit (the first of equals; NaN never wins) is not their label's.
+ * largest logit (the first of equals) is not their label's. A row with a NaN is an error, and its
+ * loss and gradient are NaN.
  */
 struct dtr_head_result {
     double loss;

@@ -41,6 +41,7 @@ struct dtr_layer {
     bool relu;                 /* conv, dense: fused into the output */
     double rate;               /* dropout: share of units dropped */
     int kernel, bias;          /* conv, dense: indices of their tensors; -1 without */
+    int number;                /* place in the network, from 0; below 256 */
 };
 
 /* A view of the slab. Kernels are [kh, kw, in, out] or [in, out], biases [out]: Keras's order. */

@@ -21,7 +21,7 @@ struct dtr_random {
     uint32_t key[2];
     uint32_t counter[4]; /* [0] counts blocks of four words */
     uint32_t block[4];
-    int used; /* words of block taken */
+    int used; /* words of block that have been taken; 4 at the start of the next */
 };
 
 /* stream < 256, index < 2^48. */
@@ -30,6 +30,11 @@ struct dtr_random dtr_random_at(uint64_t seed, enum dtr_random_purpose purpose, 
 
 /* The next 32 random bits. */
 uint32_t dtr_random_u32(struct dtr_random *random);
+
+/* Many at a time: the next whole blocks of the sequence, what is left of the current one skipped.
+ */
+enum { DTR_RANDOM_BLOCKS = 32 };
+void dtr_random_words(struct dtr_random *random, uint32_t words_out[4 * DTR_RANDOM_BLOCKS]);
 
 /* Uniform in [0, 1), 32 bits fine. */
 double dtr_random_uniform(struct dtr_random *random);

@@ -50,41 +50,7 @@ static void destroy(struct dtr_plan *plan)
     plan->state = NULL;
 }
 
-/* Blocks of random words drawn at a time: enough that compilers make vectors of the loops over
- * them, rather than unroll them. */
-enum { BLOCKS = 32, WORDS = 4 * BLOCKS };
-
-/* The next words of a sequence at the start of a block: what dtr_philox() gives block by block,
- * computed side by side and so more than twice as fast. */
-static void draw_words(struct dtr_random *random, uint32_t words_out[WORDS])
-{
-    uint32_t c0[BLOCKS], c1[BLOCKS], c2[BLOCKS], c3[BLOCKS];
-    uint32_t k0 = random->key[0], k1 = random->key[1];
-    for (int i = 0; i < BLOCKS; i++) {
-        c0[i] = random->counter[0]++;
-        c1[i] = random->counter[1];
-        c2[i] = random->counter[2];
-        c3[i] = random->counter[3];
-    }
-    for (int round = 0; round < 10; round++) {
-        for (int i = 0; i < BLOCKS; i++) {
-            uint64_t product0 = (uint64_t)0xD2511F53u * c0[i];
-            uint64_t product1 = (uint64_t)0xCD9E8D57u * c2[i];
-            c0[i] = (uint32_t)(product1 >> 32) ^ c1[i] ^ k0;
-            c1[i] = (uint32_t)product1;
-            c2[i] = (uint32_t)(product0 >> 32) ^ c3[i] ^ k1;
-            c3[i] = (uint32_t)product0;
-        }
-        k0 += 0x9E3779B9u;
-        k1 += 0xBB67AE85u;
-    }
-    for (int i = 0; i < BLOCKS; i++) {
-        words_out[4 * i] = c0[i];
-        words_out[4 * i + 1] = c1[i];
-        words_out[4 * i + 2] = c2[i];
-        words_out[4 * i + 3] = c3[i];
-    }
-}
+enum { WORDS = 4 * DTR_RANDOM_BLOCKS };
 
 static void forward_sample(const struct dropout *dropout, struct dtr_random random,
     const float *restrict src, float *restrict mask, float *restrict dst)
@@ -94,7 +60,7 @@ static void forward_sample(const struct dropout *dropout, struct dtr_random rand
     uint32_t words[WORDS];
     for (int64_t first = 0; first < dropout->units; first += WORDS) {
         int64_t left = dropout->units - first, count = left < WORDS ? left : WORDS;
-        draw_words(&random, words);
+        dtr_random_words(&random, words);
         for (int64_t j = 0; j < count; j++) {
             float factor = factors[words[j] >= dropout->threshold];
             mask[first + j] = factor;
@@ -112,7 +78,7 @@ static void forward(struct dtr_plan *plan, int64_t slice, const float *src, floa
         return;
     }
     const struct dtr_dropout_key *key = &plan->dropout[slice];
-    uint32_t stream = (uint32_t)plan->layer->line & 0xFF;
+    uint32_t stream = (uint32_t)plan->layer->number;
     float *mask = dropout->masks + slice * plan->n * units;
     for (int64_t i = 0; i < plan->n; i++, src += units, dst += units, mask += units) {
         if (key->samples[i] < 0) {
