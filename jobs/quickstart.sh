@@ -30,6 +30,7 @@ done
 mkdir -p "$root/build" || die 74 "cannot write to $root; copy the checkout to a folder of yours"
 # shellcheck disable=SC2086 # a list
 packages_ensure 'to build dtrain' "$root/build/packages.log" $PACKAGES_BUILD || exit
+[ -x "$root/build/release/dtrain" ] || say "building build/release/dtrain"
 build release dtrain --buildtype=release ||
     die 1 "building dtrain failed; the reason is at the end of $root/build/release.log"
 

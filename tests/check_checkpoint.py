@@ -95,7 +95,7 @@ def check_tensor(data, shape):
     expect(data.shape == shape, f"{name} has shape {data.shape}, the model needs {shape}")
     expect(data.chunks is not None, f"{name} is not chunked")
     chunk_bytes = 4 * math.prod(data.chunks)
-    expect(chunk_bytes <= max(MAX_CHUNK_BYTES, 4), f"{name} has chunks of {chunk_bytes} bytes")
+    expect(chunk_bytes <= MAX_CHUNK_BYTES, f"{name} has chunks of {chunk_bytes} bytes")
     expect(data.fletcher32, f"{name} has no fletcher32")
     expect(data.compression is None, f"{name} is compressed")
     digest = attribute(data, "xxh64", str)

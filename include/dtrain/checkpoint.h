@@ -38,8 +38,8 @@ void dtr_checkpoint_writer_free(struct dtr_checkpoint_writer *writer);
  * name it in the same way, and removes the oldest beyond `keep`. Equal states give equal bytes. The
  * file is built in memory, which takes as much as it is long: 8 bytes per parameter.
  *
- * DTR_WRITE with file, operation and reason; then no older checkpoint has been touched, nor has
- * `latest`. A process that may meet a file size limit must ignore SIGXFSZ to get that far.
+ * DTR_WRITE with file, operation and reason; then there is no temporary file, and `latest` still
+ * names a good checkpoint. A process that may meet a file size limit must ignore SIGXFSZ for that.
  */
 enum dtr_status dtr_checkpoint_write(struct dtr_checkpoint_writer *writer,
     const struct dtr_checkpoint *checkpoint, struct dtr_error *error);

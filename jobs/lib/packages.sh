@@ -153,7 +153,7 @@ packages_explain()
     why=$1
     shift
     cat >&2 <<TEXT
-dtrain: missing $why: $*. Please install it, then run this again:
+dtrain: missing $why: $*. Please install, then run this again:
     Debian, Ubuntu   apt-get install $(packages_names 2 "$@")
     Fedora, RHEL     dnf install $(packages_names 3 "$@")
     Spack            spack install $(packages_names 4 "$@"), then spack load them
