@@ -29,9 +29,9 @@ static struct dtr_range bucket_range(const struct dtr_gradsync *sync, int64_t nu
 enum dtr_status dtr_gradsync_create(struct dtr_world *world, float *gradients, int64_t count,
     int64_t bucket_bytes, bool overlap, struct dtr_gradsync **sync_out, struct dtr_error *error)
 {
-    struct dtr_gradsync *sync = NULL;
+    struct dtr_gradsync *sync = dtr_alloc(1, sizeof *sync, "gradient exchange", error);
     *sync_out = NULL;
-    if (dtr_alloc(1, sizeof *sync, "gradient exchange", (void **)&sync, error) != DTR_OK)
+    if (sync == NULL)
         return error->status;
     int64_t bucket = dtr_align_floats(bucket_bytes / (int64_t)sizeof *gradients);
     if (bucket == 0)
@@ -44,8 +44,8 @@ enum dtr_status dtr_gradsync_create(struct dtr_world *world, float *gradients, i
         .bucket = bucket,
         .buckets = (count + bucket - 1) / bucket,
         .overlap = overlap};
-    if (dtr_alloc(sync->buckets, sizeof *sync->requests, "gradient exchange",
-            (void **)&sync->requests, error) != DTR_OK) {
+    sync->requests = dtr_alloc(sync->buckets, sizeof *sync->requests, "gradient exchange", error);
+    if (sync->requests == NULL) {
         free(sync);
         return error->status;
     }

@@ -79,21 +79,22 @@ static void find_place(struct dtr_world *world)
 enum dtr_status dtr_world_start(
     int *argc, char ***argv, struct dtr_world **world_out, struct dtr_error *error)
 {
-    struct dtr_world *world = NULL;
+    struct {
+        struct dtr_world world; /* first: freeing it frees both */
+        struct dtr_comm comm;
+    } *memory = dtr_alloc(1, sizeof *memory, "the world", error);
     int threading, size;
     *world_out = NULL;
-    if (dtr_alloc(1, sizeof *world, "the world", (void **)&world, error) != DTR_OK ||
-        dtr_alloc(1, sizeof *world->comm, "the world", (void **)&world->comm, error) != DTR_OK) {
-        free(world);
+    if (memory == NULL)
         return error->status;
-    }
+    struct dtr_world *world = &memory->world;
+    world->comm = &memory->comm;
     gethostname(world->host, sizeof world->host - 1);
     MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &threading);
     MPI_Comm_size(MPI_COMM_WORLD, &size);
     name_library(world);
     if (dtr_launch_check(size, world->library, error) != DTR_OK) {
         MPI_Finalize();
-        free(world->comm);
         free(world);
         return error->status;
     }
@@ -108,7 +109,6 @@ void dtr_world_finish(struct dtr_world *world)
     MPI_Comm_free(&world->comm->data);
     MPI_Comm_free(&world->comm->all);
     MPI_Finalize();
-    free(world->comm);
     free(world);
 }
 

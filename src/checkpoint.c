@@ -188,19 +188,17 @@ static enum dtr_status open_folder(
 enum dtr_status dtr_checkpoint_writer_create(const char *folder, int64_t keep,
     struct dtr_checkpoint_writer **writer_out, struct dtr_error *error)
 {
-    void *memory;
+    struct dtr_checkpoint_writer *writer = dtr_alloc(
+        1, sizeof *writer, "the checkpoint writer", error);
     *writer_out = NULL;
-    enum dtr_status status = dtr_alloc(
-        1, sizeof(struct dtr_checkpoint_writer), "the checkpoint writer", &memory, error);
-    if (status != DTR_OK)
-        return status;
-    struct dtr_checkpoint_writer *writer = memory;
+    if (writer == NULL)
+        return error->status;
     char host[65] = "";
     gethostname(host, sizeof host - 1);
     snprintf(writer->suffix, sizeof writer->suffix, "tmp-%s-%ld", host, (long)getpid());
     writer->keep = keep;
     writer->folder_fd = -1;
-    status = open_folder(writer, folder, error);
+    enum dtr_status status = open_folder(writer, folder, error);
     if (status == DTR_OK)
         *writer_out = writer;
     else

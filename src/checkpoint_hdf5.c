@@ -415,9 +415,10 @@ static enum dtr_status get_text(
     size_t size = H5Tget_size(type);
     if (size > MAX_TEXT_BYTES)
         return bad(source, "attribute %s of %s is too long: %zu bytes", name, owner.name, size);
-    void *text;
-    status = dtr_alloc((int64_t)size + 1, 1, "a text of a checkpoint", &text, source->error);
-    if (status == DTR_OK && H5Aread(attribute, type, text) < 0)
+    char *text = dtr_alloc((int64_t)size + 1, 1, "a text of a checkpoint", source->error);
+    if (text == NULL)
+        return source->error->status;
+    if (H5Aread(attribute, type, text) < 0)
         status = bad(
             source, "cannot read attribute %s of %s: %s", name, owner.name, source->account.text);
     if (status == DTR_OK)
@@ -535,11 +536,9 @@ static enum dtr_status get_tensor(
 static enum dtr_status alloc_weights(
     const struct source *source, struct dtr_checkpoint_file *file_out)
 {
-    void *slab;
-    enum dtr_status status = dtr_alloc(file_out->model->slab_count, sizeof *file_out->weights,
-        "the weights of a checkpoint", &slab, source->error);
-    file_out->weights = slab;
-    return status;
+    file_out->weights = dtr_alloc(file_out->model->slab_count, sizeof *file_out->weights,
+        "the weights of a checkpoint", source->error);
+    return file_out->weights == NULL ? source->error->status : DTR_OK;
 }
 
 static enum dtr_status check_weights(

@@ -24,7 +24,6 @@ static enum dtr_status share_checkpoint(
     struct evaluator *evaluator, struct dtr_world *world, const char *path, struct dtr_error *error)
 {
     struct dtr_checkpoint_file file = {0};
-    char *text = NULL;
     if (world->rank == 0)
         dtr_checkpoint_read(path, &file, error);
     enum dtr_status status = dtr_world_agree(world, error);
@@ -33,15 +32,15 @@ static enum dtr_status share_checkpoint(
 
     int64_t bytes = world->rank == 0 ? (int64_t)strlen(file.model->text) + 1 : 0;
     dtr_world_broadcast(world, &bytes, sizeof bytes);
-    dtr_alloc(bytes, 1, "the model's text", (void **)&text, error);
+    char *text = dtr_alloc(bytes, 1, "the model's text", error);
     status = dtr_world_agree(world, error);
     if (status == DTR_OK) {
         if (world->rank == 0)
             memcpy(text, file.model->text, (size_t)bytes);
         dtr_world_broadcast(world, text, bytes);
         if (dtr_model_parse(text, path, &evaluator->model, error) == DTR_OK)
-            dtr_alloc(evaluator->model->slab_count, sizeof(float), "weights",
-                (void **)&evaluator->weights, error);
+            evaluator->weights = dtr_alloc(
+                evaluator->model->slab_count, sizeof(float), "weights", error);
         status = dtr_world_agree(world, error);
     }
     if (status == DTR_OK) {

@@ -185,11 +185,11 @@ static enum dtr_status initialize_weights(struct dtr_trainer *trainer, struct dt
 {
     struct dtr_world *world = trainer->world;
     const struct dtr_model *model = trainer->model;
-    if (dtr_alloc(model->slab_count, sizeof(float), "a snapshot of the weights",
-            (void **)&trainer->weights, error) == DTR_OK &&
-        world->rank == 0) {
-        dtr_alloc(model->slab_count, sizeof(float), "a snapshot of the momenta",
-            (void **)&trainer->momentum, error);
+    trainer->weights = dtr_alloc(
+        model->slab_count, sizeof(float), "a snapshot of the weights", error);
+    if (trainer->weights != NULL && world->rank == 0) {
+        trainer->momentum = dtr_alloc(
+            model->slab_count, sizeof(float), "a snapshot of the momenta", error);
         dtr_model_initialize(model, (uint64_t)trainer->options.seed, trainer->weights);
     }
     enum dtr_status status = dtr_world_agree(world, error);

@@ -31,9 +31,8 @@ struct problem problem_create(const char *text, int64_t count, int64_t shards, i
         samples->images[i] = (uint8_t)dtr_random_below(&random, 256);
     for (int64_t i = 0; i < count; i++)
         samples->labels[i] = (uint8_t)dtr_random_below(&random, (uint32_t)problem.model->classes);
-    dtr_alloc(
-        problem.model->slab_count, sizeof(float), "weights", (void **)&problem.weights, &error);
-    ck_assert_int_eq(error.status, DTR_OK);
+    problem.weights = dtr_alloc(problem.model->slab_count, sizeof(float), "weights", &error);
+    ck_assert_ptr_nonnull(problem.weights);
     dtr_model_initialize(problem.model, 3, problem.weights);
     return problem;
 }

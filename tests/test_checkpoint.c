@@ -74,8 +74,8 @@ static struct dtr_error error;
 
 static const float *random_slab(uint64_t seed)
 {
-    void *slab;
-    ck_assert_int_eq(dtr_alloc(model->slab_count, sizeof(float), "a test", &slab, &error), DTR_OK);
+    float *slab = dtr_alloc(model->slab_count, sizeof *slab, "a test", &error);
+    ck_assert_ptr_nonnull(slab);
     dtr_model_initialize(model, seed, slab);
     return slab;
 }

@@ -12,10 +12,10 @@
 /* Slabs and tensors start at multiples of this many floats (64 bytes). */
 enum { DTR_ALIGN_FLOATS = 16 };
 
-/* `count` elements of `size` bytes, zeroed; free with free(). `what` completes "out of memory: ...
- * MB for" in the message. count == 0 gives a pointer that can be freed. */
-enum dtr_status dtr_alloc(
-    int64_t count, int64_t size, const char *what, void **memory_out, struct dtr_error *error);
+/* `count` elements of `size` bytes, zeroed; free with free(). NULL when there is no memory for it:
+ * then the error, a DTR_FAILED, says what it was for. count == 0 gives a pointer that can be freed.
+ */
+void *dtr_alloc(int64_t count, int64_t size, const char *what, struct dtr_error *error);
 
 static inline int64_t dtr_align_floats(int64_t count)
 {

@@ -178,15 +178,18 @@ packages_ensure()
     # shellcheck disable=SC2086
     {
         names=$(packages_names 2 $missing)
-        if ! packages_apt_knows ||
-            { [ "$(id -u)" -ne 0 ] && ! packages_has_command sudo; }; then
+        if ! packages_apt_knows; then
             packages_explain "$why" $missing
             return 69
         fi
         echo "dtrain: installing $names with apt, $why (log: $log)" >&2
+        if ! packages_as_root true 2>/dev/null; then
+            echo "dtrain: that takes root, and sudo is not there or refuses" >&2
+            packages_explain "$why" $missing
+            return 69
+        fi
         if ! packages_apt_install "$log" $names; then
             echo "dtrain: apt could not install them; the reason is at the end of $log" >&2
-            packages_explain "$why" $missing
             return 69
         fi
         missing=$(packages_missing $missing)

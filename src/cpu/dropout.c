@@ -32,8 +32,9 @@ static enum dtr_status create(struct dtr_plan *plan, struct dtr_error *error)
     const struct dtr_layer *layer = plan->layer;
     int64_t units = dtr_shape_count(layer->in);
     int64_t masks = plan->training ? plan->lanes * plan->n * units : 0;
-    if (dtr_alloc(1, (int64_t)sizeof(struct dropout) + masks * (int64_t)sizeof(float),
-            "dropout masks", &plan->state, error) != DTR_OK)
+    plan->state = dtr_alloc(1, (int64_t)sizeof(struct dropout) + masks * (int64_t)sizeof(float),
+        "dropout masks", error);
+    if (plan->state == NULL)
         return error->status;
     struct dropout *dropout = plan->state;
     dropout->units = units;

@@ -67,7 +67,8 @@ static enum dtr_status create(struct dtr_plan *plan, struct dtr_error *error)
         return dtr_error_set(error, DTR_INPUT,
             "model line %d: maxpool %lld: windows may be %d wide at most; pool in two steps",
             layer->line, (long long)layer->kernel_h, WINDOW_MAX);
-    if (dtr_alloc(1, sizeof(struct pool), layer->name, &plan->state, error) != DTR_OK)
+    plan->state = dtr_alloc(1, sizeof(struct pool), layer->name, error);
+    if (plan->state == NULL)
         return error->status;
     struct pool *pool = plan->state;
     *pool = pool_of(plan);
@@ -75,14 +76,12 @@ static enum dtr_status create(struct dtr_plan *plan, struct dtr_error *error)
     snprintf(plan->detail, sizeof plan->detail, "plain C");
     if (!plan->training)
         return DTR_OK;
-    void *winners = NULL;
-    if (dtr_alloc(plan->lanes * out_count(pool), sizeof *pool->winners, "max pooling", &winners,
-            error) != DTR_OK) {
-        destroy(plan);
-        return error->status;
-    }
-    pool->winners = winners;
-    return DTR_OK;
+    pool->winners = dtr_alloc(
+        plan->lanes * out_count(pool), sizeof *pool->winners, "max pooling", error);
+    if (pool->winners != NULL)
+        return DTR_OK;
+    destroy(plan);
+    return error->status;
 }
 
 /*

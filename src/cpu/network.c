@@ -26,7 +26,8 @@ static enum dtr_status alloc_floats(
     struct network *network, int64_t count, float **floats_out, struct dtr_error *error)
 {
     network->memory_bytes += count * (int64_t)sizeof(float);
-    return dtr_alloc(count, sizeof(float), "activations", (void **)floats_out, error);
+    *floats_out = dtr_alloc(count, sizeof(float), "activations", error);
+    return *floats_out == NULL ? error->status : DTR_OK;
 }
 
 static enum dtr_status compile_layer(
@@ -91,14 +92,12 @@ static enum dtr_status alloc_network(struct network *network, struct dtr_error *
 {
     const struct network_config *config = &network->config;
     int64_t lanes = network->lanes;
-    if (dtr_alloc(network->count, sizeof *network->layers, "the network", (void **)&network->layers,
-            error) != DTR_OK ||
-        dtr_alloc(lanes, sizeof *network->dropout, "the network", (void **)&network->dropout,
-            error) != DTR_OK ||
-        dtr_alloc(lanes, sizeof *network->losses, "the network", (void **)&network->losses,
-            error) != DTR_OK ||
-        dtr_alloc(lanes, sizeof *network->errors, "the network", (void **)&network->errors,
-            error) != DTR_OK)
+    network->layers = dtr_alloc(network->count, sizeof *network->layers, "the network", error);
+    network->dropout = dtr_alloc(lanes, sizeof *network->dropout, "the network", error);
+    network->losses = dtr_alloc(lanes, sizeof *network->losses, "the network", error);
+    network->errors = dtr_alloc(lanes, sizeof *network->errors, "the network", error);
+    if (network->layers == NULL || network->dropout == NULL || network->losses == NULL ||
+        network->errors == NULL)
         return error->status;
     int64_t block = config->model->input.c;
     for (int i = 0; i < network->count; i++) {

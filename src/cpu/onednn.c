@@ -333,16 +333,16 @@ static void destroy(struct dtr_plan *plan)
 static enum dtr_status alloc(struct dtr_plan *plan, struct dtr_error *error)
 {
     const struct dtr_layer *layer = plan->layer;
-    if (dtr_alloc(1, sizeof(struct conv), layer->name, &plan->state, error) != DTR_OK)
+    plan->state = dtr_alloc(1, sizeof(struct conv), layer->name, error);
+    if (plan->state == NULL)
         return error->status;
     struct conv *conv = plan->state;
     conv->kernel_count = layer->kernel_h * layer->kernel_w * layer->in.c * layer->out.c;
     conv->partial_stride = dtr_align_floats(conv->kernel_count) + dtr_align_floats(layer->out.c);
     int64_t partials = plan->training ? plan->lanes * conv->partial_stride : 0;
-    if (dtr_alloc(plan->lanes, sizeof *conv->lanes, layer->name, (void **)&conv->lanes, error) !=
-            DTR_OK ||
-        dtr_alloc(partials, sizeof *conv->partials, "partial gradients", (void **)&conv->partials,
-            error) != DTR_OK)
+    conv->lanes = dtr_alloc(plan->lanes, sizeof *conv->lanes, layer->name, error);
+    conv->partials = dtr_alloc(partials, sizeof *conv->partials, "partial gradients", error);
+    if (conv->lanes == NULL || conv->partials == NULL)
         return error->status;
     return DTR_OK;
 }

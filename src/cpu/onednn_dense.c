@@ -61,13 +61,15 @@ static void destroy(struct dtr_plan *plan)
 
 static enum dtr_status alloc_floats(int64_t count, float **floats_out, struct dtr_error *error)
 {
-    return dtr_alloc(count, sizeof(float), "a dense layer's gradients", (void **)floats_out, error);
+    *floats_out = dtr_alloc(count, sizeof(float), "a dense layer's gradients", error);
+    return *floats_out == NULL ? error->status : DTR_OK;
 }
 
 static enum dtr_status create(struct dtr_plan *plan, struct dtr_error *error)
 {
     const struct dtr_layer *layer = plan->layer;
-    if (dtr_alloc(1, sizeof(struct dense), layer->name, &plan->state, error) != DTR_OK)
+    plan->state = dtr_alloc(1, sizeof(struct dense), layer->name, error);
+    if (plan->state == NULL)
         return error->status;
     struct dense *dense = plan->state;
     dense->in = dtr_shape_count(layer->in);

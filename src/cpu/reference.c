@@ -38,7 +38,8 @@ static void destroy(struct dtr_plan *plan)
 static enum dtr_status create(struct dtr_plan *plan, struct window window, struct dtr_error *error)
 {
     const struct dtr_layer *layer = plan->layer;
-    if (dtr_alloc(1, sizeof(struct reference), layer->name, &plan->state, error) != DTR_OK)
+    plan->state = dtr_alloc(1, sizeof(struct reference), layer->name, error);
+    if (plan->state == NULL)
         return error->status;
     struct reference *reference = plan->state;
     reference->window = window;
@@ -50,14 +51,12 @@ static enum dtr_status create(struct dtr_plan *plan, struct window window, struc
     snprintf(plan->detail, sizeof plan->detail, "plain C");
     if (!plan->training)
         return DTR_OK;
-    void *partials = NULL;
-    if (dtr_alloc(plan->lanes * reference->stride, sizeof(float), "a layer's partial gradients",
-            &partials, error) != DTR_OK) {
-        destroy(plan);
-        return error->status;
-    }
-    reference->partials = partials;
-    return DTR_OK;
+    reference->partials = dtr_alloc(
+        plan->lanes * reference->stride, sizeof(float), "a layer's partial gradients", error);
+    if (reference->partials != NULL)
+        return DTR_OK;
+    destroy(plan);
+    return error->status;
 }
 
 static enum dtr_status create_conv(struct dtr_plan *plan, struct dtr_error *error)

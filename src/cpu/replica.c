@@ -233,7 +233,8 @@ static const struct dtr_replica_ops cpu_ops = {
 static enum dtr_status alloc_slab(
     const struct dtr_model *model, const char *what, float **slab_out, struct dtr_error *error)
 {
-    return dtr_alloc(model->slab_count, sizeof **slab_out, what, (void **)slab_out, error);
+    *slab_out = dtr_alloc(model->slab_count, sizeof **slab_out, what, error);
+    return *slab_out == NULL ? error->status : DTR_OK;
 }
 
 static enum dtr_status compile(struct cpu_replica *replica, struct dtr_error *error)
@@ -241,9 +242,9 @@ static enum dtr_status compile(struct cpu_replica *replica, struct dtr_error *er
     const struct dtr_replica_config *config = &replica->config;
     const struct dtr_model *model = config->model;
     struct network_config network = {.model = model, .kernels = config->kernels};
-    if (dtr_threads_create(config->threads, &replica->threads, error) != DTR_OK ||
-        dtr_alloc(config->threads, sizeof *replica->errors, "threads", (void **)&replica->errors,
-            error) != DTR_OK ||
+    replica->errors = dtr_alloc(config->threads, sizeof *replica->errors, "threads", error);
+    if (replica->errors == NULL ||
+        dtr_threads_create(config->threads, &replica->threads, error) != DTR_OK ||
         alloc_slab(model, "parameters", &replica->weights, error) != DTR_OK)
         return error->status;
     network.threads = replica->threads;
@@ -264,9 +265,9 @@ static enum dtr_status compile(struct cpu_replica *replica, struct dtr_error *er
 enum dtr_status dtr_cpu_replica_compile(const struct dtr_replica_config *config,
     struct dtr_replica **replica_out, struct dtr_error *error)
 {
-    struct cpu_replica *replica = NULL;
+    struct cpu_replica *replica = dtr_alloc(1, sizeof *replica, "the replica", error);
     *replica_out = NULL;
-    if (dtr_alloc(1, sizeof *replica, "the replica", (void **)&replica, error) != DTR_OK)
+    if (replica == NULL)
         return error->status;
     replica->base.ops = &cpu_ops;
     replica->config = *config;

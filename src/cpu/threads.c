@@ -125,15 +125,15 @@ static enum dtr_status start_worker(
 enum dtr_status dtr_threads_create(
     int count, struct dtr_threads **threads_out, struct dtr_error *error)
 {
-    struct dtr_threads *threads = NULL;
+    struct dtr_threads *threads = dtr_alloc(1, sizeof *threads, "threads", error);
     *threads_out = NULL;
-    if (dtr_alloc(1, sizeof *threads, "threads", (void **)&threads, error) != DTR_OK)
+    if (threads == NULL)
         return error->status;
     threads->count = count;
     pthread_mutex_init(&threads->mutex, NULL);
     pthread_cond_init(&threads->changed, NULL);
-    if (dtr_alloc(count, sizeof *threads->handles, "threads", (void **)&threads->handles, error) !=
-        DTR_OK) {
+    threads->handles = dtr_alloc(count, sizeof *threads->handles, "threads", error);
+    if (threads->handles == NULL) {
         dtr_threads_free(threads);
         return error->status;
     }

@@ -72,12 +72,9 @@ static enum dtr_status synthetic_open(const char *where, uint64_t seed,
             "data '%s': 'synthetic:COUNT' takes a whole number of samples from 1 to %" PRId64
             " (a folder of that name can be given as './%s')",
             where, synthetic_max_count, where);
-    void *memory;
-    enum dtr_status status = dtr_alloc(
-        1, sizeof(struct synthetic), "the synthetic data set", &memory, error);
-    if (status != DTR_OK)
-        return status;
-    struct synthetic *synthetic = memory;
+    struct synthetic *synthetic = dtr_alloc(1, sizeof *synthetic, "the synthetic data set", error);
+    if (synthetic == NULL)
+        return error->status;
     synthetic->seed = seed;
     *info_out = (struct dtr_dataset_info){
         .description = "synthetic digits",
@@ -120,15 +117,13 @@ static const struct dtr_source *find_source(const char *where)
 enum dtr_status dtr_dataset_open(
     const char *where, uint64_t seed, struct dtr_dataset **dataset_out, struct dtr_error *error)
 {
+    struct dtr_dataset *dataset = dtr_alloc(1, sizeof *dataset, "the data set", error);
     *dataset_out = NULL;
-    void *memory;
-    enum dtr_status status = dtr_alloc(
-        1, sizeof(struct dtr_dataset), "the data set", &memory, error);
-    if (status != DTR_OK)
-        return status;
-    struct dtr_dataset *dataset = memory;
+    if (dataset == NULL)
+        return error->status;
     dataset->source = find_source(where);
-    status = dataset->source->open(where, seed, &dataset->info, &dataset->state, error);
+    enum dtr_status status = dataset->source->open(
+        where, seed, &dataset->info, &dataset->state, error);
     if (status != DTR_OK) {
         free(dataset);
         return status;
@@ -152,19 +147,11 @@ const struct dtr_dataset_info *dtr_dataset_info(const struct dtr_dataset *datase
 
 static enum dtr_status allocate_samples(struct dtr_samples *samples, struct dtr_error *error)
 {
-    void *images, *labels;
-    enum dtr_status status = dtr_alloc(
-        samples->count, samples->image_bytes, "images", &images, error);
-    if (status != DTR_OK)
-        return status;
-    status = dtr_alloc(samples->count, 1, "labels", &labels, error);
-    if (status != DTR_OK) {
-        free(images);
-        return status;
-    }
-    samples->images = images;
-    samples->labels = labels;
-    return DTR_OK;
+    samples->images = dtr_alloc(samples->count, samples->image_bytes, "images", error);
+    if (samples->images == NULL)
+        return error->status;
+    samples->labels = dtr_alloc(samples->count, 1, "labels", error);
+    return samples->labels == NULL ? error->status : DTR_OK;
 }
 
 enum dtr_status dtr_dataset_read(struct dtr_dataset *dataset, enum dtr_split split, int64_t first,

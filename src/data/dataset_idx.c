@@ -297,11 +297,9 @@ static enum dtr_status idx_open(const char *where, uint64_t seed, struct dtr_dat
     enum dtr_status status = check_folder(where, error);
     if (status != DTR_OK)
         return status;
-    void *memory;
-    status = dtr_alloc(1, sizeof(struct idx), "the data set's files", &memory, error);
-    if (status != DTR_OK)
-        return status;
-    struct idx *idx = memory;
+    struct idx *idx = dtr_alloc(1, sizeof *idx, "the data set's files", error);
+    if (idx == NULL)
+        return error->status;
     struct dtr_shape shape;
     status = open_splits(where, idx, &shape, error);
     if (status != DTR_OK) {

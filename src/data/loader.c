@@ -16,8 +16,8 @@ struct shard {
 
 struct dtr_loader {
     struct dtr_loader_config config;
-    const struct dtr_samples *data;
-    int64_t data_first; /* of the training set: the first sample that data holds */
+    struct dtr_samples data; /* a view of the caller's memory */
+    int64_t data_first;      /* of the training set: the first sample that data holds */
     int64_t steps_per_epoch;
     int64_t epoch; /* whose order the shards hold; -1 before the first */
     struct shard *shards;
@@ -49,13 +49,12 @@ static enum dtr_status open_shard(
     int64_t number = config->first_shard + index;
     shard->first = dtr_shard_first(config->train_count, config->shards, number);
     shard->count = dtr_shard_first(config->train_count, config->shards, number + 1) - shard->first;
-    if (dtr_alloc(shard->count, sizeof *shard->order, "the order of a shard",
-            (void **)&shard->order, error) != DTR_OK ||
-        dtr_alloc(config->slice, sizeof *shard->images, "a batch", (void **)&shard->images,
-            error) != DTR_OK ||
-        dtr_alloc(config->slice, 1, "a batch", (void **)&shard->labels, error) != DTR_OK ||
-        dtr_alloc(config->slice, sizeof *shard->samples, "a batch", (void **)&shard->samples,
-            error) != DTR_OK)
+    shard->order = dtr_alloc(shard->count, sizeof *shard->order, "the order of a shard", error);
+    shard->images = dtr_alloc(config->slice, sizeof *shard->images, "a batch", error);
+    shard->labels = dtr_alloc(config->slice, 1, "a batch", error);
+    shard->samples = dtr_alloc(config->slice, sizeof *shard->samples, "a batch", error);
+    if (shard->order == NULL || shard->images == NULL || shard->labels == NULL ||
+        shard->samples == NULL)
         return error->status;
     for (int64_t i = 0; i < shard->count; i++)
         shard->order[i] = (uint32_t)i;
@@ -67,20 +66,19 @@ enum dtr_status dtr_loader_create(const struct dtr_loader_config *config,
     const struct dtr_samples *samples, int64_t train_first, struct dtr_loader **loader_out,
     struct dtr_error *error)
 {
-    struct dtr_loader *loader = NULL;
+    struct dtr_loader *loader = dtr_alloc(1, sizeof *loader, "the loader", error);
     *loader_out = NULL;
-    if (dtr_alloc(1, sizeof *loader, "the loader", (void **)&loader, error) != DTR_OK)
+    if (loader == NULL)
         return error->status;
     loader->config = *config;
-    loader->data = samples;
+    loader->data = *samples;
     loader->data_first = samples->first - train_first;
     loader->steps_per_epoch = dtr_steps_per_epoch(
         config->train_count, config->shards, config->slice);
     loader->epoch = -1;
-    if (dtr_alloc(config->shard_count, sizeof *loader->shards, "shards", (void **)&loader->shards,
-            error) != DTR_OK ||
-        dtr_alloc(config->shard_count, sizeof *loader->slices, "slices", (void **)&loader->slices,
-            error) != DTR_OK) {
+    loader->shards = dtr_alloc(config->shard_count, sizeof *loader->shards, "shards", error);
+    loader->slices = dtr_alloc(config->shard_count, sizeof *loader->slices, "slices", error);
+    if (loader->shards == NULL || loader->slices == NULL) {
         dtr_loader_free(loader);
         return error->status;
     }
@@ -136,7 +134,7 @@ static void begin_epoch(struct dtr_loader *loader, int64_t epoch)
 
 static void fill_slice(const struct dtr_loader *loader, struct shard *shard, int64_t position)
 {
-    const struct dtr_samples *data = loader->data;
+    const struct dtr_samples *data = &loader->data;
     for (int64_t i = 0; i < loader->config.slice; i++, position++) {
         if (position >= shard->count) {
             shard->images[i] = NULL;
