@@ -38,8 +38,12 @@ static void draw_kernel(int number, int64_t count, uint64_t seed, float *kernel_
         int64_t end = first + INIT_BLOCK < count ? first + INIT_BLOCK : count;
         uint64_t block = (uint64_t)number << 32 | (uint64_t)(first / INIT_BLOCK);
         struct dtr_random random = dtr_random_at(seed, DTR_RANDOM_INIT, 0, 0, block);
-        for (int64_t i = first; i < end; i++)
-            kernel_out[i] = (float)(0.1 * dtr_random_truncated_normal(&random));
+        for (int64_t i = first; i < end; i += DTR_RANDOM_WORDS) {
+            double values[DTR_RANDOM_WORDS];
+            dtr_random_truncated_normals(&random, values);
+            for (int64_t j = i; j < end && j < i + DTR_RANDOM_WORDS; j++)
+                kernel_out[j] = (float)(0.1 * values[j - i]);
+        }
     }
 }
 

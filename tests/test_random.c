@@ -321,6 +321,24 @@ START_TEST(test_normal_is_the_inverse)
 }
 END_TEST
 
+/* Many at a time are the same numbers as one by one, tails included. */
+START_TEST(test_many_are_the_same_numbers)
+{
+    struct dtr_random one = dtr_random_at(1, DTR_RANDOM_INIT, 0, 0, 5), normals = one, words = one;
+    struct dtr_random bits = one;
+    for (int round = 0; round < 50; round++) {
+        double values[DTR_RANDOM_WORDS];
+        uint32_t drawn[DTR_RANDOM_WORDS];
+        dtr_random_truncated_normals(&normals, values);
+        dtr_random_words(&words, drawn);
+        for (int i = 0; i < DTR_RANDOM_WORDS; i++) {
+            ck_assert_double_eq(values[i], dtr_random_truncated_normal(&one));
+            ck_assert_uint_eq(drawn[i], dtr_random_u32(&bits));
+        }
+    }
+}
+END_TEST
+
 START_TEST(test_normal_extremes)
 {
     ck_assert_double_eq_tol(normal_of(0), -2, 1e-8);
@@ -373,6 +391,7 @@ int main(void)
     tcase_add_test(normal, test_normal_moments);
     tcase_add_test(normal, test_normal_distribution);
     tcase_add_test(normal, test_normal_is_the_inverse);
+    tcase_add_test(normal, test_many_are_the_same_numbers);
     tcase_add_test(normal, test_normal_extremes);
     tcase_add_test(normal, test_normal_is_smooth_where_the_tail_begins);
 

@@ -51,7 +51,7 @@ int64_t dtr_steps_per_epoch(int64_t train_count, int64_t shards, int64_t slice);
 struct dtr_loader;
 
 /* `samples` holds this rank's shards' samples (their indices counted as in the training split of
- * the file, of which the training set begins at `train_first`) its images and labels must outlive
+ * the file, of which the training set begins at `train_first`); its images and labels must outlive
  * the loader. */
 enum dtr_status dtr_loader_create(const struct dtr_loader_config *config,
     const struct dtr_samples *samples, int64_t train_first, struct dtr_loader **loader_out,

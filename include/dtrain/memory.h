@@ -17,6 +17,9 @@ enum { DTR_ALIGN_FLOATS = 16 };
  */
 void *dtr_alloc(int64_t count, int64_t size, const char *what, struct dtr_error *error);
 
+/* The same with any values in it, for memory that is filled at once. */
+void *dtr_alloc_unset(int64_t count, int64_t size, const char *what, struct dtr_error *error);
+
 static inline int64_t dtr_align_floats(int64_t count)
 {
     return (count + DTR_ALIGN_FLOATS - 1) / DTR_ALIGN_FLOATS * DTR_ALIGN_FLOATS;

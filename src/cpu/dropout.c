@@ -51,16 +51,15 @@ static void destroy(struct dtr_plan *plan)
     plan->state = NULL;
 }
 
-enum { WORDS = 4 * DTR_RANDOM_BLOCKS };
-
 static void forward_sample(const struct dropout *dropout, struct dtr_random random,
     const float *restrict src, float *restrict mask, float *restrict dst)
 {
     /* A table, as a branch would be predicted wrong half of the time. */
     const float factors[2] = {0, dropout->scale};
-    uint32_t words[WORDS];
-    for (int64_t first = 0; first < dropout->units; first += WORDS) {
-        int64_t left = dropout->units - first, count = left < WORDS ? left : WORDS;
+    uint32_t words[DTR_RANDOM_WORDS];
+    for (int64_t first = 0; first < dropout->units; first += DTR_RANDOM_WORDS) {
+        int64_t left = dropout->units - first,
+                count = left < DTR_RANDOM_WORDS ? left : DTR_RANDOM_WORDS;
         dtr_random_words(&random, words);
         for (int64_t j = 0; j < count; j++) {
             float factor = factors[words[j] >= dropout->threshold];

@@ -147,10 +147,10 @@ const struct dtr_dataset_info *dtr_dataset_info(const struct dtr_dataset *datase
 
 static enum dtr_status allocate_samples(struct dtr_samples *samples, struct dtr_error *error)
 {
-    samples->images = dtr_alloc(samples->count, samples->image_bytes, "images", error);
+    samples->images = dtr_alloc_unset(samples->count, samples->image_bytes, "images", error);
     if (samples->images == NULL)
         return error->status;
-    samples->labels = dtr_alloc(samples->count, 1, "labels", error);
+    samples->labels = dtr_alloc_unset(samples->count, 1, "labels", error);
     return samples->labels == NULL ? error->status : DTR_OK;
 }
 
