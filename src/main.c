@@ -2,6 +2,7 @@
 #include "commands.h"
 #include "dtrain/log.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -13,6 +14,7 @@ int dtr_run_job(enum dtr_command command, const char *operand_name, int argc, ch
     struct dtr_options options;
     const char *operand = NULL;
     int operands = 0;
+    signal(SIGXFSZ, SIG_IGN); /* a file size limit is a failed write, not the end */
     if (dtr_world_start(&argc, &argv, &world, &error) != DTR_OK) {
         if (dtr_launcher_rank() == 0) /* MPI is not there to tell the ranks apart */
             dtr_complain("%s", error.message);
@@ -31,8 +33,7 @@ int dtr_run_job(enum dtr_command command, const char *operand_name, int argc, ch
     return (int)status;
 }
 
-/* Options that only print something. MPI is not started for them; under mpirun one process answers.
- */
+/* Options that only print something. MPI is not started for them; one process of a job answers. */
 static bool answer(const char *option)
 {
     FILE *out = dtr_launcher_rank() == 0 ? stdout : NULL;

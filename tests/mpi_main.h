@@ -1,4 +1,4 @@
-/* main() of a test program that runs on several ranks: include it last, after defining suite(). */
+/* main() of a test program that runs on several ranks: include it, and define make_suite(). */
 #ifndef DTRAIN_TESTS_MPI_MAIN_H
 #define DTRAIN_TESTS_MPI_MAIN_H
 
@@ -10,7 +10,7 @@
 
 static struct dtr_world *world;
 
-static Suite *suite(void);
+static Suite *make_suite(void);
 
 /* Tests run in this process: MPI does not survive a fork. A failing rank fails the job. */
 int main(int argc, char **argv)
@@ -21,7 +21,7 @@ int main(int argc, char **argv)
         return 1;
     }
     dtr_log_set_rank(world->rank);
-    SRunner *runner = srunner_create(suite());
+    SRunner *runner = srunner_create(make_suite());
     srunner_set_fork_status(runner, CK_NOFORK);
     srunner_run_all(runner, CK_NORMAL);
     int failed = srunner_ntests_failed(runner);

@@ -1,7 +1,7 @@
 #include "dtrain/dataset.h"
 #include "dtrain/synthetic.h"
+#include "unit_main.h"
 
-#include <check.h>
 #include <fcntl.h>
 #include <ftw.h>
 #include <inttypes.h>
@@ -891,7 +891,7 @@ static TCase *add_case(Suite *suite, const char *name)
     return tcase;
 }
 
-static Suite *dataset_suite(void)
+static Suite *make_suite(void)
 {
     Suite *suite = suite_create("dataset");
     TCase *good = add_case(suite, "good");
@@ -932,13 +932,4 @@ static Suite *dataset_suite(void)
     tcase_add_test(fingerprint, test_fingerprint_notices);
     tcase_add_test(fingerprint, test_fingerprint_notices_order);
     return suite;
-}
-
-int main(void)
-{
-    SRunner *runner = srunner_create(dataset_suite());
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
 }

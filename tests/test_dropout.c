@@ -2,8 +2,8 @@
  * Which units dropout keeps: a function of (seed, layer, epoch, sample, unit) alone.
  */
 #include "kernel_fixture.h"
+#include "unit_main.h"
 
-#include <check.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -109,7 +109,7 @@ START_TEST(test_inference)
 }
 END_TEST
 
-int main(void)
+static Suite *make_suite(void)
 {
     Suite *suite = suite_create("dropout");
     TCase *tcase = tcase_create("masks");
@@ -119,9 +119,5 @@ int main(void)
     tcase_add_test(tcase, test_key);
     tcase_add_test(tcase, test_inference);
     suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return suite;
 }

@@ -4,8 +4,8 @@
  */
 #include "dtrain/kernel.h"
 #include "dtrain/random.h"
+#include "unit_main.h"
 
-#include <check.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -229,7 +229,7 @@ START_TEST(test_errors)
 }
 END_TEST
 
-int main(void)
+static Suite *make_suite(void)
 {
     Suite *suite = suite_create("head");
     TCase *tcase = tcase_create("softmax");
@@ -242,9 +242,5 @@ int main(void)
     tcase_add_test(tcase, test_padding);
     tcase_add_test(tcase, test_errors);
     suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return suite;
 }

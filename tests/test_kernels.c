@@ -6,8 +6,8 @@
  * powers of two, so that no float sum here rounds, and all these layers are linear around a point.
  */
 #include "kernel_fixture.h"
+#include "unit_main.h"
 
-#include <check.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -455,7 +455,7 @@ START_TEST(test_maxpool_large)
 }
 END_TEST
 
-int main(void)
+static Suite *make_suite(void)
 {
     Suite *suite = suite_create("kernels");
     TCase *tcase = tcase_create("plain C");
@@ -473,9 +473,5 @@ int main(void)
     tcase_add_test(tcase, test_maxpool_ties);
     tcase_add_test(tcase, test_maxpool_large);
     suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return suite;
 }

@@ -3,8 +3,8 @@
  */
 #include "dtrain/kernel.h"
 #include "dtrain/random.h"
+#include "unit_main.h"
 
-#include <check.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -138,7 +138,7 @@ START_TEST(test_no_pixels)
 }
 END_TEST
 
-int main(void)
+static Suite *make_suite(void)
 {
     Suite *suite = suite_create("layout");
     TCase *tcase = tcase_create("blocks");
@@ -148,9 +148,5 @@ int main(void)
     tcase_add_test(tcase, test_scale_range);
     tcase_add_test(tcase, test_no_pixels);
     suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return suite;
 }

@@ -1,6 +1,6 @@
 #include "dtrain/loader.h"
+#include "unit_main.h"
 
-#include <check.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -416,7 +416,7 @@ static TCase *add_case(Suite *suite, const char *name)
     return tcase;
 }
 
-int main(void)
+static Suite *make_suite(void)
 {
     Suite *suite = suite_create("loader");
     TCase *shares = add_case(suite, "shares");
@@ -434,10 +434,5 @@ int main(void)
     tcase_add_test(order, test_no_shuffle_is_the_order_of_the_file);
     tcase_add_test(order, test_orders_differ);
     tcase_add_test(order, test_shuffle_is_fair);
-
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return suite;
 }

@@ -1,8 +1,8 @@
 #include "dtrain/math.h"
 
 #include "dtrain/random.h"
+#include "unit_main.h"
 
-#include <check.h>
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
@@ -218,7 +218,7 @@ static TCase *add_case(Suite *suite, const char *name)
     return tcase;
 }
 
-int main(void)
+static Suite *make_suite(void)
 {
     Suite *suite = suite_create("math");
     TCase *exp_case = add_case(suite, "exp");
@@ -236,10 +236,5 @@ int main(void)
 
     TCase *bits = add_case(suite, "bits");
     tcase_add_test(bits, test_bits_are_fixed);
-
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return suite;
 }

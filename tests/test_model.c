@@ -1,8 +1,8 @@
 #include "dtrain/model.h"
 
 #include "dtrain/memory.h"
+#include "unit_main.h"
 
-#include <check.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -746,7 +746,7 @@ static TCase *add_case(Suite *suite, const char *name)
     return tcase;
 }
 
-int main(void)
+static Suite *make_suite(void)
 {
     Suite *suite = suite_create("model");
     TCase *shapes = add_case(suite, "shapes");
@@ -781,10 +781,5 @@ int main(void)
     tcase_add_test(files, test_load_wrong_files);
     tcase_add_test(files, test_load_large_files);
     tcase_add_test(files, test_load_unreadable);
-
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return suite;
 }

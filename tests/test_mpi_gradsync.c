@@ -67,11 +67,11 @@ START_TEST(test_sums_for_any_buckets)
 }
 END_TEST
 
-static Suite *suite(void)
+static Suite *make_suite(void)
 {
-    Suite *made = suite_create("gradsync");
+    Suite *suite = suite_create("gradsync");
     TCase *tcase = tcase_create("gradsync");
     tcase_add_test(tcase, test_sums_for_any_buckets);
-    suite_add_tcase(made, tcase);
-    return made;
+    suite_add_tcase(suite, tcase);
+    return suite;
 }

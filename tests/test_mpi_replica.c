@@ -72,12 +72,12 @@ START_TEST(test_evaluation_is_exact)
 }
 END_TEST
 
-static Suite *suite(void)
+static Suite *make_suite(void)
 {
-    Suite *made = suite_create("replica on ranks");
+    Suite *suite = suite_create("replica on ranks");
     TCase *tcase = tcase_create("replica on ranks");
     tcase_add_test(tcase, test_ranks_have_the_gradient_of_one);
     tcase_add_test(tcase, test_evaluation_is_exact);
-    suite_add_tcase(made, tcase);
-    return made;
+    suite_add_tcase(suite, tcase);
+    return suite;
 }

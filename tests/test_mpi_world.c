@@ -106,9 +106,9 @@ START_TEST(test_sums)
 }
 END_TEST
 
-static Suite *suite(void)
+static Suite *make_suite(void)
 {
-    Suite *made = suite_create("world");
+    Suite *suite = suite_create("world");
     TCase *tcase = tcase_create("world");
     tcase_add_test(tcase, test_place);
     tcase_add_test(tcase, test_cores_are_shared_fairly);
@@ -116,6 +116,6 @@ static Suite *suite(void)
     tcase_add_test(tcase, test_lowest_failing_rank_speaks);
     tcase_add_test(tcase, test_broadcast);
     tcase_add_test(tcase, test_sums);
-    suite_add_tcase(made, tcase);
-    return made;
+    suite_add_tcase(suite, tcase);
+    return suite;
 }

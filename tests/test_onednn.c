@@ -1,6 +1,6 @@
 #include "kernel_fixture.h"
+#include "unit_main.h"
 
-#include <check.h>
 #include <dirent.h>
 #include <math.h>
 #include <pthread.h>
@@ -501,7 +501,7 @@ START_TEST(test_nan_stays)
 }
 END_TEST
 
-int main(void)
+static Suite *make_suite(void)
 {
     Suite *suite = suite_create("onednn");
     TCase *tcase = tcase_create("like the reference");
@@ -524,9 +524,5 @@ int main(void)
     tcase = tcase_create("speed");
     tcase_add_loop_test(tcase, test_few_channels_are_fast, 0, 8);
     suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return suite;
 }

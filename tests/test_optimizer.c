@@ -1,8 +1,8 @@
 #include "dtrain/optimizer.h"
 
 #include "dtrain/random.h"
+#include "unit_main.h"
 
-#include <check.h>
 #include <math.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -317,7 +317,7 @@ static TCase *add_case(Suite *suite, const char *name)
     return tcase;
 }
 
-int main(void)
+static Suite *make_suite(void)
 {
     const int setting_count = sizeof settings / sizeof *settings;
     Suite *suite = suite_create("optimizer");
@@ -342,10 +342,5 @@ int main(void)
     tcase_add_test(schedule, test_warmup_scales_the_schedule);
     tcase_add_test(schedule, test_parse);
     tcase_add_test(schedule, test_parse_errors);
-
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return suite;
 }

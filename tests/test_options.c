@@ -1,8 +1,8 @@
 #include "dtrain/options.h"
 #include "dtrain/random.h"
 #include "dtrain/replica.h"
+#include "unit_main.h"
 
-#include <check.h>
 #include <float.h>
 #include <locale.h>
 #include <math.h>
@@ -764,7 +764,7 @@ static TCase *add_case(Suite *suite, const char *name)
     return tcase;
 }
 
-int main(void)
+static Suite *make_suite(void)
 {
     Suite *suite = suite_create("options");
     TCase *tcase = add_case(suite, "table");
@@ -788,9 +788,5 @@ int main(void)
     tcase_add_test(tcase, test_markdown);
     tcase = add_case(suite, "data");
     tcase_add_test(tcase, test_data);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return suite;
 }

@@ -1,6 +1,6 @@
 #include "dtrain/random.h"
+#include "unit_main.h"
 
-#include <check.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -107,6 +107,21 @@ START_TEST(test_sequence_is_a_function_of_its_arguments)
         dtr_random_u32(&again); /* the copy knows nothing of it */
     for (int i = 0; i < 10; i++)
         ck_assert_uint_eq(dtr_random_u32(&random), dtr_random_u32(&copy));
+}
+END_TEST
+
+/* Blocks 1 to 32: the rest of block 0 is skipped, and single words go on with block 33. */
+START_TEST(test_words_are_whole_blocks)
+{
+    struct dtr_random random = sequence(7), one_by_one = sequence(7);
+    uint32_t words[DTR_RANDOM_WORDS];
+    dtr_random_u32(&random);
+    dtr_random_words(&random, words);
+    for (int i = 0; i < 4; i++)
+        dtr_random_u32(&one_by_one);
+    for (int i = 0; i < DTR_RANDOM_WORDS; i++)
+        ck_assert_uint_eq(words[i], dtr_random_u32(&one_by_one));
+    ck_assert_uint_eq(dtr_random_u32(&random), dtr_random_u32(&one_by_one));
 }
 END_TEST
 
@@ -371,13 +386,14 @@ static TCase *add_case(Suite *suite, const char *name)
     return tcase;
 }
 
-int main(void)
+static Suite *make_suite(void)
 {
     Suite *suite = suite_create("random");
     TCase *words = add_case(suite, "words");
     tcase_add_test(words, test_philox_known_answers);
     tcase_add_test(words, test_sequence_is_philox);
     tcase_add_test(words, test_sequence_is_a_function_of_its_arguments);
+    tcase_add_test(words, test_words_are_whole_blocks);
     tcase_add_test(words, test_every_argument_matters);
 
     TCase *uniform = add_case(suite, "uniform");
@@ -394,10 +410,5 @@ int main(void)
     tcase_add_test(normal, test_many_are_the_same_numbers);
     tcase_add_test(normal, test_normal_extremes);
     tcase_add_test(normal, test_normal_is_smooth_where_the_tail_begins);
-
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return suite;
 }

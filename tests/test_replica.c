@@ -1,8 +1,8 @@
 /* The CPU replica as a whole: gradients, threads, padding, the update, evaluation. */
 #include "dtrain/optimizer.h"
 #include "problem.h"
+#include "unit_main.h"
 
-#include <check.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -198,7 +198,7 @@ START_TEST(test_evaluation_counts_every_sample)
 }
 END_TEST
 
-int main(void)
+static Suite *make_suite(void)
 {
     Suite *suite = suite_create("replica");
     TCase *tcase = tcase_create("replica");
@@ -210,9 +210,5 @@ int main(void)
     tcase_add_test(tcase, test_update_by_ranges_and_decay);
     tcase_add_test(tcase, test_evaluation_counts_every_sample);
     suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return suite;
 }

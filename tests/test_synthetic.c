@@ -1,8 +1,8 @@
 #include "dtrain/synthetic.h"
 
 #include "dtrain/dataset.h"
+#include "unit_main.h"
 
-#include <check.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -197,7 +197,7 @@ START_TEST(test_bits_are_as_always)
 }
 END_TEST
 
-int main(void)
+static Suite *make_suite(void)
 {
     Suite *suite = suite_create("synthetic");
     TCase *tcase = tcase_create("digits");
@@ -210,9 +210,5 @@ int main(void)
     tcase_add_test(tcase, test_classes_can_be_told_apart_with_effort);
     tcase_add_test(tcase, test_bits_are_as_always);
     suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return suite;
 }

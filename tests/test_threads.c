@@ -1,6 +1,6 @@
 #include "dtrain/threads.h"
+#include "unit_main.h"
 
-#include <check.h>
 #include <dirent.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -433,7 +433,7 @@ static TCase *add_case(Suite *suite, const char *name)
     return tcase;
 }
 
-int main(void)
+static Suite *make_suite(void)
 {
     Suite *suite = suite_create("threads");
     TCase *items = add_case(suite, "items");
@@ -459,10 +459,5 @@ int main(void)
     tcase_add_test(choice, test_choose_the_share);
     tcase_add_test(choice, test_choose_a_rounded_share);
     tcase_add_test(choice, test_choose_what_is_named);
-
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return suite;
 }

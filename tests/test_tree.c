@@ -1,8 +1,8 @@
 #include "dtrain/tree.h"
 
 #include "dtrain/random.h"
+#include "unit_main.h"
 
-#include <check.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -349,7 +349,7 @@ static TCase *add_case(Suite *suite, const char *name)
     return tcase;
 }
 
-int main(void)
+static Suite *make_suite(void)
 {
     Suite *suite = suite_create("tree");
     TCase *order = add_case(suite, "order");
@@ -366,10 +366,5 @@ int main(void)
     tcase_add_test(sums, test_sum_of_one_shard_is_a_copy);
     tcase_add_test(sums, test_other_orders_give_other_bits);
     tcase_add_test(sums, test_scalars);
-
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return suite;
 }
