@@ -37,7 +37,7 @@ double dtr_exp(double x)
     return sum * power_of_two(k / 2) * power_of_two(k - k / 2);
 }
 
-/* x = 2^k m with m in [sqrt(1/2), sqrt(2)); log m = 2 atanh((m - 1) / (m + 1)) as a series. */
+/* x = 2^k m with m in (sqrt(1/2), sqrt(2)]; log m = 2 atanh((m - 1) / (m + 1)) as a series. */
 double dtr_log(double x)
 {
     if (!(x > 0))

@@ -120,7 +120,7 @@ static enum dtr_status add_tensor(struct reader *reader, const struct dtr_layer 
     tensor->offset = model->slab_count;
     tensor->dense = layer->kind == DTR_LAYER_DENSE;
     /* The tutorial starts its first layer's bias at 0 and the others at 0.1. */
-    tensor->initial_bias = model->tensor_count > 1 ? 0.1F : 0.0F;
+    tensor->initial_bias = dims == 1 && model->tensor_count > 1 ? 0.1F : 0.0F;
     model->slab_count += dtr_align_floats(tensor->count);
     model->parameter_count += tensor->count;
     if (model->slab_count > max_parameters)
@@ -149,22 +149,23 @@ static enum dtr_status read_conv(struct reader *reader, struct dtr_layer *layer)
 {
     static const char known[] = "OUT KHxKW [relu] [stride N] [valid]";
     bool valid = false;
-    layer->stride = 1;
     if (read_count(reader, "a number of output channels", max_units, &layer->out.c) != DTR_OK ||
         read_kernel(reader, layer) != DTR_OK)
         return reader->error->status;
-    for (;;) {
-        if (take_word(reader, "relu"))
+    for (;;) { /* each at most once */
+        if (!layer->relu && take_word(reader, "relu"))
             layer->relu = true;
-        else if (take_word(reader, "valid"))
+        else if (!valid && take_word(reader, "valid"))
             valid = true;
-        else if (!take_word(reader, "stride"))
+        else if (layer->stride > 0 || !take_word(reader, "stride"))
             break;
         else if (read_count(reader, "a stride", max_extent, &layer->stride) != DTR_OK)
             return reader->error->status;
     }
     if (expect_end(reader, known) != DTR_OK)
         return reader->error->status;
+    if (layer->stride == 0)
+        layer->stride = 1;
 
     if (valid && (layer->kernel_h > layer->in.h || layer->kernel_w > layer->in.w))
         return wrong(reader, "conv: a valid %lldx%lld kernel does not fit into %lldx%lld",
@@ -311,7 +312,9 @@ static enum dtr_status read_lines(struct reader *reader, char *text)
     }
     struct dtr_model *model = reader->model;
     if (model->layer_count == 0)
-        return dtr_error_set(reader->error, DTR_INPUT, "%s: has no layers", reader->where);
+        return dtr_error_set(reader->error, DTR_INPUT,
+            "%s: has no layers; dtrain info mnist-cnn shows what a network is made of",
+            reader->where);
     const struct dtr_layer *last = &model->layers[model->layer_count - 1];
     reader->line = last->line;
     if (last->kind != DTR_LAYER_DENSE || last->relu)

@@ -53,6 +53,7 @@ struct dtr_checkpoint_file {
     int64_t step;
     double epoch;
     uint64_t data_fingerprint, weights_hash;
+    int64_t seed;   /* the run's option: what drew its synthetic digits */
     float *weights; /* canonical slab */
 };
 

@@ -14,7 +14,7 @@
 enum { DTR_TREE_DEPTH = 48 }; /* stack entries that suffice for any run of up to 2^22 shards */
 
 struct dtr_shard_run {
-    int64_t first, count; /* shards [first, first + count) ... */
+    int64_t first, count; /* shards [first, first + count), at least one ... */
     int64_t shards;       /* ... of so many */
 };
 
