@@ -17,6 +17,7 @@ struct evaluator {
     struct dtr_samples samples;
     struct dtr_replica *replica;
     int64_t count;
+    int64_t seed; /* of the training: its synthetic digits are those of its test set */
 };
 
 /* Rank 0's model text and weights for everyone. */
@@ -32,6 +33,8 @@ static enum dtr_status share_checkpoint(
 
     int64_t bytes = world->rank == 0 ? (int64_t)strlen(file.model->text) + 1 : 0;
     dtr_world_broadcast(world, &bytes, sizeof bytes);
+    evaluator->seed = file.seed;
+    dtr_world_broadcast(world, &evaluator->seed, sizeof evaluator->seed);
     char *text = dtr_alloc(bytes, 1, "the model's text", error);
     status = dtr_world_agree(world, error);
     if (status == DTR_OK) {
@@ -58,7 +61,9 @@ static enum dtr_status prepare(struct evaluator *evaluator, struct dtr_world *wo
     const struct dtr_options *options, const char *path, struct dtr_error *error)
 {
     int64_t first, part;
-    if (dtr_open_data(options, &evaluator->dataset, error) != DTR_OK)
+    struct dtr_options with_seed = *options;
+    with_seed.seed = evaluator->seed;
+    if (dtr_open_data(&with_seed, &evaluator->dataset, error) != DTR_OK)
         return error->status;
     const struct dtr_dataset_info *info = dtr_dataset_info(evaluator->dataset);
     evaluator->count = info->count[DTR_TEST];

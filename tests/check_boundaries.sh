@@ -84,13 +84,14 @@ program='include src mpi cuda'
         "$(include '(cuda|cublas|cudnn|nccl|nvml|nvtx)[A-Za-z0-9_]*\.h')" 'cuda/' $all
     rule 'HDF5 is for checkpoints, exports and data sets' \
         "$(include 'hdf5(_hl)?\.h|H5[A-Za-z]*\.h')" \
-        'src/checkpoint_hdf5\.|src/export|src/data/dataset_hdf5' $program
+        'src/checkpoint/hdf5|src/export|src/data/dataset_hdf5' $program
     rule 'zlib is for IDX data sets' "$(include 'zlib\.h')" 'src/data/dataset_idx\.c' $program
     rule 'only mpi/world.c ends all processes' "$(call MPI_Abort)" 'mpi/world\.c' $program
     rule 'only src/main.c, and mpi/world.c after MPI_Abort, end the process' \
         "$(call 'exit|_exit|_Exit|quick_exit')" 'src/main\.c|mpi/world\.c' src mpi
-    rule 'models, kernels and data know no ranks' "$(include '(world|gradsync|comm)\.h')" \
-        "$nobody" src/cpu src/data src/model* src/optimizer* src/checkpoint_hdf5*
+    rule 'models, kernels, data and checkpoints know no ranks' \
+        "$(include '(world|gradsync|comm)\.h')" \
+        "$nobody" src/cpu src/data src/model* src/optimizer* src/checkpoint
     rule 'communication knows no models and no data' \
         "$(include '(model|replica|kernel|dataset|loader|optimizer)\.h')" "$nobody" mpi
 

@@ -2,8 +2,8 @@
 #include "dtrain/checkpoint.h"
 #include "dtrain/memory.h"
 #include "dtrain/random.h"
+#include "unit_main.h"
 
-#include <check.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -84,6 +84,7 @@ static void make_state(const char *model_text)
 {
     ck_assert_int_eq(dtr_model_parse(model_text, "test", &model, &error), DTR_OK);
     dtr_options_default(&options);
+    options.seed = INT64_MAX;
     state = (struct dtr_checkpoint){
         .model = model,
         .options = &options,
@@ -192,6 +193,7 @@ static void check_file(const char *where)
     ck_assert_int_eq(file.step, state.step);
     ck_assert(file.epoch == state.epoch);
     ck_assert_uint_eq(file.data_fingerprint, state.data_fingerprint);
+    ck_assert_int_eq(file.seed, options.seed);
     ck_assert_uint_eq(file.weights_hash, dtr_model_hash(model, state.weights));
     ck_assert_mem_eq(file.weights, state.weights, (size_t)model->slab_count * sizeof(float));
     dtr_checkpoint_file_free(&file);
@@ -553,6 +555,11 @@ static void no_step(hid_t file)
     H5Adelete(file, "step");
 }
 
+static void no_seed(hid_t file)
+{
+    H5Adelete(file, "seed");
+}
+
 static void text_step(hid_t file)
 {
     put_text(file, "step", "860");
@@ -643,6 +650,7 @@ static const struct {
     const char *says;
 } changes[] = {
     {no_step, "attribute step"},
+    {no_seed, "cannot read attribute seed of /"},
     {text_step, "attribute step of / is not one number"},
     {newer, "made by a newer dtrain: format 2, this program reads 1"},
     {bad_model, "line 2"},
@@ -829,7 +837,7 @@ static void add_case(Suite *suite, TCase *tcase)
     suite_add_tcase(suite, tcase);
 }
 
-int main(void)
+static Suite *make_suite(void)
 {
     Suite *suite = suite_create("checkpoint");
     TCase *writing = tcase_create("writing"), *failing = tcase_create("failing disks"),
@@ -863,10 +871,5 @@ int main(void)
     tcase_add_test(others, test_print);
     tcase_add_test(others, test_print_shows_the_bad_tensor);
     tcase_add_loop_test(others, test_other_programs_read_it, 0, 2);
-
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return suite;
 }

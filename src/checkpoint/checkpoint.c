@@ -1,8 +1,8 @@
 /* Checkpoints as files: their names, how they get durable, which are kept, which is the latest. */
 #include "dtrain/checkpoint.h"
 
-#include "checkpoint_hdf5.h"
 #include "dtrain/memory.h"
+#include "format.h"
 
 #include <dirent.h>
 #include <errno.h>
