@@ -48,8 +48,7 @@ test_build()
     # Sanitizers on a busy machine are slow; the time limits are there to end hangs.
     # shellcheck disable=SC2086 # a list
     CK_TIMEOUT_MULTIPLIER=5 meson test -C "$root/build/$build_name" --print-errorlogs \
-        --timeout-multiplier 5 \
-        $suites </dev/null || status=$?
+        --timeout-multiplier 5 $suites </dev/null || status=$?
     if [ ! -s "$log" ]; then
         say "no test of build/$build_name was run${suites:+ (is that the name of a suite?)}"
         failed=$((failed + 1))
@@ -88,21 +87,10 @@ mkdir -p "$root/build" || die 74 "cannot write to $root"
 # shellcheck disable=SC2086 # a list
 packages_ensure 'to build and test dtrain' "$root/build/packages.log" $PACKAGES_BUILD check || exit
 
-# An optional data folder shared by several checkouts.
-if [ -z "${DTRAIN_DATA:-}" ]; then
-    for folder in "$root/data/mnist" "$root/../shared/data/mnist"; do
-        if [ -d "$folder" ]; then
-            DTRAIN_DATA=$(CDPATH='' cd -- "$folder" && pwd)
-            export DTRAIN_DATA
-            break
-        fi
-    done
-fi
+find_data
 mpi_environment
-# The sanitizers' findings end a test; what Open MPI leaks is left out.
+# What the sanitizer of undefined behaviour finds ends a test, as with the other one.
 export UBSAN_OPTIONS="${UBSAN_OPTIONS:-halt_on_error=1:print_stacktrace=1}"
-export ASAN_OPTIONS="${ASAN_OPTIONS:-fast_unwind_on_malloc=0}"
-export LSAN_OPTIONS="${LSAN_OPTIONS:-suppressions=\"$root/tests/leaks.supp\":print_suppressions=0}"
 
 make_and_test test '--buildtype=debugoptimized -Dwerror=true' "$@"
 make_and_test sanitize '--buildtype=debugoptimized -Db_sanitize=address,undefined' "$@"

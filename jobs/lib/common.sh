@@ -3,6 +3,7 @@
 #   say TEXT...                         one line on stderr
 #   die STATUS TEXT...                  the same, then exit STATUS
 #   mpi_environment                     lets mpirun work on a small machine and in a container
+#   find_data                           for tests: sets DTRAIN_DATA if MNIST is where it may be
 #   cores                               prints how many cores this process may use
 #   build NAME TARGET [MESON OPTION]... configures build/NAME unless that is done, builds TARGET
 # shellcheck shell=sh
@@ -29,6 +30,18 @@ mpi_environment()
     if [ "$(id -u)" -eq 0 ]; then
         export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
     fi
+}
+
+# MNIST in the checkout, or in a data folder that several checkouts share.
+# shellcheck disable=SC2154 # root is set by whoever sources this
+find_data()
+{
+    for data_folder in "$root/data/mnist" "$root/../shared/data/mnist"; do
+        if [ -z "${DTRAIN_DATA:-}" ] && [ -d "$data_folder" ]; then
+            DTRAIN_DATA=$(CDPATH='' cd -- "$data_folder" && pwd)
+            export DTRAIN_DATA
+        fi
+    done
 }
 
 # nproc knows the affinity mask, but takes OMP_NUM_THREADS for the answer where that is set.
