@@ -151,6 +151,27 @@ expect_failure 65 'rank 1 on '
 mixed --model badnet
 expect_failure 65 'rank 1 on '
 
+# A rank that is killed in the middle of a step takes the job with it, at once.
+last='one of 3 ranks is killed' status=0
+# shellcheck disable=SC2086
+(cd "$work" && exec timeout 60 mpirun --bind-to none -n 3 "$dtrain" --data good --model net \
+    --validation-size 8 --checkpoint-dir none --steps 100000000) </dev/null >"$out" 2>"$err" &
+job=$!
+waited=0
+until grep -q '^Step 100 ' "$out" || [ $waited -ge 300 ]; do
+    sleep 0.1
+    waited=$((waited + 1))
+done
+for process in /proc/[0-9]*; do
+    if grep -qsx "$(basename "$dtrain")" "$process/comm" &&
+        tr '\0' ' ' <"$process/cmdline" | grep -q -- ' --steps 100000000'; then
+        killed=${process#/proc/}
+    fi
+done
+kill -KILL "$killed"
+wait $job || status=$?
+check 'a killed rank ends the job' [ "$status" -eq 137 ]
+
 # Started by another launcher than MPI's own: each process would be rank 0 of 1.
 for launcher in 'OMPI_COMM_WORLD_SIZE=4' 'PMI_SIZE=4' 'SLURM_STEP_NUM_TASKS=4'; do
     last=$launcher
