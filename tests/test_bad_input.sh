@@ -133,14 +133,26 @@ if [ "$(id -u)" -ne 0 ]; then
 fi
 
 # One rank of three fails alone, in each phase: all end, with its line once.
-mixed() # BAD-OPTIONS: rank 1 gets them on top of the good ones
+# (By a script that knows its rank: mpirun of Open MPI 5.0.7 crashes on "-n 1 ONE : -n 2 OTHER".)
+cat >"$work/mixed" <<'SCRIPT'
+#!/bin/sh
+# mixed DTRAIN GOOD-OPTIONS -- BAD-OPTIONS: rank 1 gets the bad ones on top of the good ones.
+rank=${OMPI_COMM_WORLD_RANK:-${PMI_RANK:-${PMIX_RANK:-0}}}
+dtrain=$1
+good=$2
+shift 3
+# shellcheck disable=SC2086
+[ "$rank" -eq 1 ] || exec "$dtrain" $good
+# shellcheck disable=SC2086
+exec "$dtrain" $good "$@"
+SCRIPT
+chmod +x "$work/mixed"
+mixed() # BAD-OPTIONS
 {
     last="rank 1 of 3 with $*"
     status=0
-    # shellcheck disable=SC2086
-    (cd "$work" && timeout 120 mpirun --bind-to none -n 1 "$dtrain" --data good $tiny : \
-        -n 1 "$dtrain" --data good $tiny "$@" : -n 1 "$dtrain" --data good $tiny) \
-        </dev/null >"$out" 2>"$err" || status=$?
+    (cd "$work" && timeout 120 mpirun --bind-to none -n 3 ./mixed "$dtrain" "--data good $tiny" -- \
+        "$@") </dev/null >"$out" 2>"$err" || status=$?
 }
 mixed --bogus
 expect_failure 2 'rank 1 on '
