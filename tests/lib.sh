@@ -11,6 +11,10 @@ export OMPI_MCA_rmaps_base_oversubscribe=1 PRTE_MCA_rmaps_default_mapping_policy
 # MPI keeps memory until the process ends; the status stays the program's own.
 export ASAN_OPTIONS=detect_leaks=0
 
+# The program is started from another folder.
+# shellcheck disable=SC2154 # dtrain is set by whoever sources this
+dtrain=$(CDPATH='' cd -- "$(dirname -- "$dtrain")" && pwd)/$(basename -- "$dtrain")
+
 work=$(mktemp -d)
 trap 'chmod -R u+rwx "$work"; rm -rf "$work"' EXIT
 trap 'exit 1' HUP INT TERM
@@ -33,7 +37,6 @@ check()
 }
 
 # A job that hangs is ended after two minutes, with status 124.
-# shellcheck disable=SC2154 # dtrain is set by whoever sources this
 job()
 {
     ranks=$1

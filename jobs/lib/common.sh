@@ -23,12 +23,17 @@ die()
 
 # More ranks than cores are fine for a trial or a test. Open MPI 4 reads the first variable,
 # Open MPI 5 the second; both refuse to run as root, which is what containers do, unless told.
+# Outside a job all ranks are on this machine and need no TCP, which in Open MPI 5 complains about
+# networks that it cannot make sense of.
 mpi_environment()
 {
     export OMPI_MCA_rmaps_base_oversubscribe=1
     export PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe
     if [ "$(id -u)" -eq 0 ]; then
         export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+    fi
+    if [ -z "${SLURM_JOB_ID:-}${PBS_JOBID:-}${LSB_JOBID:-}" ]; then
+        export OMPI_MCA_btl="${OMPI_MCA_btl:-^tcp}"
     fi
 }
 
