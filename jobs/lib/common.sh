@@ -23,8 +23,8 @@ die()
 
 # More ranks than cores are fine for a trial or a test. Open MPI 4 reads the first variable,
 # Open MPI 5 the second; both refuse to run as root, which is what containers do, unless told.
-# Outside a job all ranks are on this machine and need no TCP, which in Open MPI 5 complains about
-# networks that it cannot make sense of.
+# Outside a job all ranks are on this machine and need no network; Open MPI 5 complains about some.
+# (OMPI_MCA_btl would put Debian's own settings aside and cost a second per start.)
 mpi_environment()
 {
     export OMPI_MCA_rmaps_base_oversubscribe=1
@@ -33,7 +33,7 @@ mpi_environment()
         export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
     fi
     if [ -z "${SLURM_JOB_ID:-}${PBS_JOBID:-}${LSB_JOBID:-}" ]; then
-        export OMPI_MCA_btl="${OMPI_MCA_btl:-^tcp}"
+        export OMPI_MCA_btl_tcp_if_include="${OMPI_MCA_btl_tcp_if_include:-127.0.0.1/8}"
     fi
 }
 

@@ -26,7 +26,8 @@ static enum dtr_status alloc_floats(
     struct network *network, int64_t count, float **floats_out, struct dtr_error *error)
 {
     network->memory_bytes += count * (int64_t)sizeof(float);
-    *floats_out = dtr_alloc(count, sizeof(float), "activations", error);
+    /* Not set here: the threads that use it touch it first. */
+    *floats_out = dtr_alloc_unset(count, sizeof(float), "activations", error);
     return *floats_out == NULL ? error->status : DTR_OK;
 }
 
