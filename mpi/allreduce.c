@@ -1,106 +1,126 @@
-#include "dtrain/gradsync.h"
-
+/*
+ * --reduce allreduce: one MPI_Iallreduce per bucket, and every rank updates everything. Buckets are
+ * with MPI in order: [updated, started) are under way.
+ */
 #include "comm.h"
+#include "exchange.h"
+
 #include "dtrain/memory.h"
 
-#include <limits.h>
 #include <stdlib.h>
 
-/* Between none and all of its buckets under way, in order: [0, returned) are done and handed out,
- * [returned, started) are with MPI, the rest wait for the backward pass. */
-struct dtr_gradsync {
-    struct dtr_world *world;
-    float *gradients;
-    int64_t count, bucket; /* floats of the slab and of a bucket */
-    int64_t buckets;
-    bool overlap;
-    int64_t started, returned;
+struct allreduce {
+    struct dtr_gradsync base;
+    int64_t started, updated;
     MPI_Request *requests; /* [buckets] */
 };
 
-/* Bucket 0 is the slab's end; the last one may be smaller. */
-static struct dtr_range bucket_range(const struct dtr_gradsync *sync, int64_t number)
+const int64_t exchange_allreduce_bytes = sizeof(struct allreduce);
+
+static struct allreduce *of(struct dtr_gradsync *sync)
 {
-    int64_t end = sync->count - number * sync->bucket;
-    int64_t first = end > sync->bucket ? end - sync->bucket : 0;
-    return (struct dtr_range){first, end - first};
+    return (struct allreduce *)sync;
 }
 
-enum dtr_status dtr_gradsync_create(struct dtr_world *world, float *gradients, int64_t count,
-    int64_t bucket_bytes, bool overlap, struct dtr_gradsync **sync_out, struct dtr_error *error)
+static bool create_allreduce(struct dtr_gradsync *sync, struct dtr_error *error)
 {
-    struct dtr_gradsync *sync = dtr_alloc(1, sizeof *sync, "gradient exchange", error);
-    *sync_out = NULL;
-    if (sync == NULL)
-        return error->status;
-    int64_t bucket = dtr_align_floats(bucket_bytes / (int64_t)sizeof *gradients);
-    if (bucket == 0)
-        bucket = DTR_ALIGN_FLOATS;
-    if (bucket > INT_MAX / 2) /* MPI counts are int */
-        bucket = INT_MAX / 2 / DTR_ALIGN_FLOATS * DTR_ALIGN_FLOATS;
-    *sync = (struct dtr_gradsync){.world = world,
-        .gradients = gradients,
-        .count = count,
-        .bucket = bucket,
-        .buckets = (count + bucket - 1) / bucket,
-        .overlap = overlap};
-    sync->requests = dtr_alloc(sync->buckets, sizeof *sync->requests, "gradient exchange", error);
-    if (sync->requests == NULL) {
-        free(sync);
-        return error->status;
+    struct allreduce *exchange = of(sync);
+    exchange->started = exchange->updated = sync->buckets;
+    sync->share_count = sync->config.count;
+    for (int64_t i = 0; i < sync->buckets; i++) {
+        struct span bucket = exchange_bucket(sync, i);
+        sync->shares[i] = (struct dtr_share){bucket.first, bucket.count, bucket.first};
     }
-    *sync_out = sync;
-    return DTR_OK;
+    exchange->requests = dtr_alloc(
+        sync->buckets, sizeof *exchange->requests, "gradient exchange", error);
+    bool done = exchange->requests != NULL &&
+                exchange_alloc(sync, sync->stride, "parameters", &sync->weights, error) &&
+                exchange_alloc(
+                    sync, sync->open.depth * sync->stride, "gradients", &sync->gradients, error);
+    return dtr_comm_all(sync->world, done);
 }
 
-void dtr_gradsync_free(struct dtr_gradsync *sync)
+static void free_allreduce(struct dtr_gradsync *sync)
 {
-    if (sync == NULL)
-        return;
-    free(sync->requests);
-    free(sync);
+    free(of(sync)->requests);
+    free(sync->weights);
+    free(sync->gradients);
 }
 
-static void start(struct dtr_gradsync *sync)
+/* A run that is no subtree has several open nodes: they are added here, from the right. */
+static void close_nodes(struct dtr_gradsync *sync, struct span bucket)
 {
-    struct dtr_range range = bucket_range(sync, sync->started);
+    for (int64_t k = sync->open.depth - 1; k > 0; k--) {
+        float *left = sync->gradients + (k - 1) * sync->stride + bucket.first;
+        const float *right = left + sync->stride;
+        for (int64_t j = 0; j < bucket.count; j++)
+            left[j] += right[j];
+    }
+}
+
+static void start(struct allreduce *exchange)
+{
+    struct dtr_gradsync *sync = &exchange->base;
+    struct span bucket = exchange_bucket(sync, exchange->started);
+    close_nodes(sync, bucket);
     dtr_comm_check(sync->world,
-        MPI_Iallreduce(MPI_IN_PLACE, sync->gradients + range.first, (int)range.count, MPI_FLOAT,
-            MPI_SUM, sync->world->comm->data, &sync->requests[sync->started]),
+        MPI_Iallreduce(MPI_IN_PLACE, sync->gradients + bucket.first, (int)bucket.count, MPI_FLOAT,
+            MPI_SUM, sync->world->comm->data, &exchange->requests[exchange->started]),
         "MPI_Iallreduce");
-    sync->started++;
+    sync->stats.bytes += bucket.count * (int64_t)sizeof(float);
+    exchange->started++;
 }
 
-/* Open MPI moves messages only inside of MPI calls. */
-static void progress(struct dtr_gradsync *sync)
+enum { PIECE = 1 << 14 };
+
+static void update_piece(void *context, int64_t piece, int thread)
 {
+    struct allreduce *exchange = context;
+    struct dtr_gradsync *sync = &exchange->base;
+    struct span bucket = exchange_bucket(sync, exchange->updated);
+    int64_t first = bucket.first + piece * PIECE, left = bucket.first + bucket.count - first;
+    (void)thread;
+    sync->config.apply(sync->config.context,
+        (struct dtr_share){first, left < PIECE ? left : PIECE, first}, sync->gradients + first);
+}
+
+static bool update_next(struct allreduce *exchange)
+{
+    struct dtr_gradsync *sync = &exchange->base;
     int done;
-    if (sync->started > sync->returned)
-        dtr_comm_check(sync->world,
-            MPI_Testall((int)(sync->started - sync->returned), sync->requests + sync->returned,
-                &done, MPI_STATUSES_IGNORE),
-            "MPI_Testall");
-}
-
-void dtr_gradsync_ready(void *context, int64_t first)
-{
-    struct dtr_gradsync *sync = context;
-    if (sync->world->size == 1 || (!sync->overlap && first > 0))
-        return;
-    while (sync->started < sync->buckets && bucket_range(sync, sync->started).first >= first)
-        start(sync);
-    progress(sync);
-}
-
-bool dtr_gradsync_next(struct dtr_gradsync *sync, struct dtr_range *bucket_out)
-{
-    if (sync->returned == sync->buckets) {
-        sync->started = sync->returned = 0;
+    /* Open MPI moves messages only inside of MPI calls: in this one all that are under way. */
+    dtr_comm_check(sync->world,
+        MPI_Test(&exchange->requests[exchange->updated], &done, MPI_STATUS_IGNORE), "MPI_Test");
+    if (!done)
         return false;
-    }
-    if (sync->world->size > 1)
-        dtr_comm_check(
-            sync->world, MPI_Wait(&sync->requests[sync->returned], MPI_STATUS_IGNORE), "MPI_Wait");
-    *bucket_out = bucket_range(sync, sync->returned++);
+    int64_t count = exchange_bucket(sync, exchange->updated).count;
+    dtr_threads_run(sync->config.threads, (count + PIECE - 1) / PIECE, update_piece, exchange);
+    exchange->updated++;
     return true;
 }
+
+static void begin_allreduce(struct dtr_gradsync *sync)
+{
+    exchange_begin(sync);
+    of(sync)->started = of(sync)->updated = 0;
+}
+
+static void advance_allreduce(struct dtr_gradsync *sync)
+{
+    struct allreduce *exchange = of(sync);
+    while (exchange->started < sync->announced)
+        start(exchange);
+    while (exchange->updated < exchange->started && update_next(exchange))
+        ;
+}
+
+static bool arrived_allreduce(struct dtr_gradsync *sync, int64_t bucket)
+{
+    return bucket < of(sync)->updated;
+}
+
+const struct exchange_ops exchange_allreduce = {.create = create_allreduce,
+    .free = free_allreduce,
+    .begin = begin_allreduce,
+    .advance = advance_allreduce,
+    .arrived = arrived_allreduce};

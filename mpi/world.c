@@ -5,6 +5,7 @@
 #include "dtrain/memory.h"
 #include "launch.h"
 
+#include <inttypes.h>
 #include <limits.h>
 #include <sched.h>
 #include <stdio.h>
@@ -22,6 +23,14 @@ void dtr_comm_check(struct dtr_world *world, int code, const char *call)
     MPI_Error_string(code, reason, &length);
     dtr_error_set(&error, DTR_FAILED, "%s failed: %s", call, reason);
     dtr_world_abort(world, "communication", -1, &error);
+}
+
+bool dtr_comm_all(struct dtr_world *world, bool yes)
+{
+    int all = yes;
+    dtr_comm_check(world, MPI_Allreduce(MPI_IN_PLACE, &all, 1, MPI_INT, MPI_MIN, world->comm->all),
+        "MPI_Allreduce");
+    return all != 0;
 }
 
 /* "Open MPI v4.1.4, package: ..." up to the first comma or line end. */
@@ -56,6 +65,29 @@ static void share_cores(struct dtr_world *world)
     }
 }
 
+/* right = left + right, in the order of the ranks: for MPI, which may group as it likes. */
+static void sum_controls(void *left, void *right, int *count, MPI_Datatype *type)
+{
+    const struct dtr_control *lefts = left;
+    struct dtr_control *rights = right;
+    (void)type;
+    for (int i = 0; i < *count; i++) {
+        struct dtr_control sum = lefts[i];
+        dtr_tree_scalar_append(&sum.loss, &rights[i].loss);
+        sum.errors += rights[i].errors;
+        rights[i] = sum;
+    }
+}
+
+static void prepare_control(struct dtr_world *world)
+{
+    struct dtr_comm *comm = world->comm;
+    dtr_comm_check(world, MPI_Comm_dup(comm->data, &comm->control), "MPI_Comm_dup");
+    MPI_Type_contiguous((int)sizeof(struct dtr_control), MPI_BYTE, &comm->control_type);
+    MPI_Type_commit(&comm->control_type);
+    MPI_Op_create(sum_controls, false, &comm->control_sum);
+}
+
 static void find_place(struct dtr_world *world)
 {
     struct dtr_comm *comm = world->comm;
@@ -63,7 +95,6 @@ static void find_place(struct dtr_world *world)
     MPI_Comm_set_errhandler(comm->all, MPI_ERRORS_RETURN);
     MPI_Comm_rank(comm->all, &world->rank);
     MPI_Comm_size(comm->all, &world->size);
-    dtr_comm_check(world, MPI_Comm_dup(comm->all, &comm->data), "MPI_Comm_dup");
     dtr_comm_check(world,
         MPI_Comm_split_type(
             comm->all, MPI_COMM_TYPE_SHARED, world->rank, MPI_INFO_NULL, &comm->node),
@@ -73,6 +104,11 @@ static void find_place(struct dtr_world *world)
     int leader = world->node_rank == 0;
     dtr_comm_check(world, MPI_Allreduce(&leader, &world->nodes, 1, MPI_INT, MPI_SUM, comm->all),
         "MPI_Allreduce");
+    leader = world->rank;
+    dtr_comm_check(world, MPI_Bcast(&leader, 1, MPI_INT, 0, comm->node), "MPI_Bcast");
+    dtr_comm_check(world, MPI_Comm_split(comm->all, 0, leader, &comm->data), "MPI_Comm_split");
+    MPI_Comm_rank(comm->data, &world->place);
+    prepare_control(world);
     share_cores(world);
 }
 
@@ -90,7 +126,8 @@ enum dtr_status dtr_world_start(
     struct dtr_world *world = &memory->world;
     world->comm = &memory->comm;
     gethostname(world->host, sizeof world->host - 1);
-    MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &threading);
+    MPI_Init_thread(argc, argv, MPI_THREAD_MULTIPLE, &threading);
+    world->comm->threads = threading == MPI_THREAD_MULTIPLE;
     MPI_Comm_size(MPI_COMM_WORLD, &size);
     name_library(world);
     if (dtr_launch_check(size, world->library, error) != DTR_OK) {
@@ -105,6 +142,9 @@ enum dtr_status dtr_world_start(
 
 void dtr_world_finish(struct dtr_world *world)
 {
+    MPI_Op_free(&world->comm->control_sum);
+    MPI_Type_free(&world->comm->control_type);
+    MPI_Comm_free(&world->comm->control);
     MPI_Comm_free(&world->comm->node);
     MPI_Comm_free(&world->comm->data);
     MPI_Comm_free(&world->comm->all);
@@ -158,16 +198,21 @@ void dtr_world_broadcast(struct dtr_world *world, void *data, int64_t bytes)
     }
 }
 
-void dtr_world_sum_control(struct dtr_world *world, struct dtr_control *control)
+void dtr_world_start_control(struct dtr_world *world, const struct dtr_control *mine)
 {
-    /* Counts are exact in a double up to 2^53. */
-    double sums[3] = {control->loss, (double)control->errors, (double)control->count};
+    struct dtr_comm *comm = world->comm;
+    comm->control_mine = *mine;
     dtr_comm_check(world,
-        MPI_Allreduce(MPI_IN_PLACE, sums, 3, MPI_DOUBLE, MPI_SUM, world->comm->all),
-        "MPI_Allreduce");
-    control->loss = sums[0];
-    control->errors = (int64_t)sums[1];
-    control->count = (int64_t)sums[2];
+        MPI_Iallreduce(&comm->control_mine, &comm->control_all, 1, comm->control_type,
+            comm->control_sum, comm->control, &comm->control_request),
+        "MPI_Iallreduce");
+}
+
+void dtr_world_finish_control(struct dtr_world *world, struct dtr_control *all_out)
+{
+    struct dtr_comm *comm = world->comm;
+    dtr_comm_check(world, MPI_Wait(&comm->control_request, MPI_STATUS_IGNORE), "MPI_Wait");
+    *all_out = comm->control_all;
 }
 
 uint64_t dtr_world_sum_u64(struct dtr_world *world, uint64_t value)
@@ -176,6 +221,53 @@ uint64_t dtr_world_sum_u64(struct dtr_world *world, uint64_t value)
         MPI_Allreduce(MPI_IN_PLACE, &value, 1, MPI_UINT64_T, MPI_SUM, world->comm->all),
         "MPI_Allreduce");
     return value;
+}
+
+bool dtr_world_same(struct dtr_world *world, uint64_t value)
+{
+    uint64_t extremes[2] = {value, ~value}; /* the smallest, and the largest's complement */
+    dtr_comm_check(world,
+        MPI_Allreduce(MPI_IN_PLACE, extremes, 2, MPI_UINT64_T, MPI_MIN, world->comm->all),
+        "MPI_Allreduce");
+    return extremes[0] == ~extremes[1];
+}
+
+/* The value that more than half of the ranks have, else rank 0's. */
+static uint64_t majority(const uint64_t *values, int count)
+{
+    uint64_t candidate = values[0];
+    int lead = 0, votes = 0;
+    for (int i = 0; i < count; i++) { /* Boyer and Moore: a majority outlives pairwise strikes */
+        if (lead == 0)
+            candidate = values[i];
+        lead += values[i] == candidate ? 1 : -1;
+    }
+    for (int i = 0; i < count; i++)
+        votes += values[i] == candidate;
+    return 2 * votes > count ? candidate : values[0];
+}
+
+enum dtr_status dtr_world_compare(
+    struct dtr_world *world, uint64_t value, const char *what, struct dtr_error *error)
+{
+    if (dtr_world_same(world, value))
+        return DTR_OK;
+    uint64_t *values = malloc((size_t)world->size * sizeof *values);
+    if (values == NULL) {
+        dtr_error_set(error, DTR_FAILED, "%s differ between ranks; no memory to say whose", what);
+        dtr_world_abort(world, "comparison", -1, error);
+    }
+    dtr_comm_check(world,
+        MPI_Allgather(&value, 1, MPI_UINT64_T, values, 1, MPI_UINT64_T, world->comm->all),
+        "MPI_Allgather");
+    uint64_t usual = majority(values, world->size);
+    free(values);
+    if (value == usual)
+        return DTR_OK;
+    return dtr_error_set(error, DTR_FAILED,
+        "its %s differ from those of the other ranks (hash %016" PRIx64 ", theirs %016" PRIx64
+        "): faulty memory, or hosts that do not compute alike",
+        what, value, usual);
 }
 
 void dtr_world_barrier(struct dtr_world *world)

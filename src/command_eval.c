@@ -15,6 +15,7 @@ struct evaluator {
     float *weights;
     struct dtr_dataset *dataset;
     struct dtr_samples samples;
+    struct dtr_threads *threads;
     struct dtr_replica *replica;
     int64_t count;
     int64_t seed; /* of the training: its synthetic digits are those of its test set */
@@ -72,8 +73,11 @@ static enum dtr_status prepare(struct evaluator *evaluator, struct dtr_world *wo
         dtr_dataset_read(evaluator->dataset, DTR_TEST, first, part, evaluator->model->classes,
             &evaluator->samples, error) != DTR_OK)
         return error->status;
+    int threads = dtr_threads_choose(options->threads, world->cores);
+    if (dtr_threads_create(threads, &evaluator->threads, error) != DTR_OK)
+        return error->status;
     struct dtr_replica_config config = {.model = evaluator->model,
-        .threads = dtr_threads_choose(options->threads, world->cores),
+        .threads = evaluator->threads,
         .kernels = (enum dtr_kernel_choice)options->kernels};
     return dtr_cpu_replica_compile(&config, &evaluator->replica, error);
 }
@@ -89,12 +93,13 @@ static enum dtr_status evaluate(
         status = dtr_world_agree(world, &error);
     }
     if (status == DTR_OK) {
-        evaluator.replica->ops->set(evaluator.replica, DTR_SLAB_WEIGHTS, evaluator.weights);
+        evaluator.replica->ops->set(evaluator.replica, evaluator.weights);
         double share = dtr_evaluate(world, evaluator.replica, &evaluator.samples, evaluator.count);
         dtr_report_result(evaluator.model, evaluator.weights, share);
     }
     if (evaluator.replica != NULL)
         evaluator.replica->ops->destroy(evaluator.replica);
+    dtr_threads_free(evaluator.threads);
     dtr_samples_free(&evaluator.samples);
     dtr_dataset_close(evaluator.dataset);
     dtr_model_free(evaluator.model);

@@ -26,7 +26,6 @@ void dtr_evaluation_part(
 double dtr_evaluate(struct dtr_world *world, struct dtr_replica *replica,
     const struct dtr_samples *mine, int64_t count)
 {
-    struct dtr_control all = {.errors = replica->ops->evaluate(replica, mine)};
-    dtr_world_sum_control(world, &all);
-    return (double)all.errors / (double)count;
+    uint64_t errors = (uint64_t)replica->ops->evaluate(replica, mine);
+    return (double)dtr_world_sum_u64(world, errors) / (double)count;
 }

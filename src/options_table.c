@@ -72,10 +72,10 @@ static const struct dtr_option table[] = {
     {INT("threads", "N", threads, 1, 1024), .heading = "Run", .commands = BOTH,
         .absent = "the rank's fair share of the cores it may use",
         .help = "compute threads per rank"},
-    {CHOICE("reduce", reduce, "auto|allreduce"), .commands = TRAIN, .recorded = true,
+    {CHOICE("reduce", reduce, "auto|tree|allreduce"), .commands = TRAIN, .recorded = true,
         .fallback = "auto",
-        .help = "how gradients are summed over the ranks; allreduce: one MPI_Iallreduce per "
-                "bucket"},
+        .help = "how gradients are summed over the ranks; tree (auto): in a fixed order, the same "
+                "bits on any number of ranks; allreduce: by the MPI library's own MPI_Iallreduce"},
     {FLAG("dry-run", dry_run), .commands = TRAIN, .fallback = "no",
         .help = "check options, data and memory, print the plan, train nothing"},
 
@@ -94,8 +94,11 @@ static const struct dtr_option table[] = {
 
     {YES_NO("overlap", overlap), .heading = "Tests and benchmarks", .commands = TRAIN,
         .fallback = "yes", .help = "send gradients while the backward pass is still running"},
-    {INT("bucket-bytes", "N", bucket_bytes, 4, 1 << 30), .commands = TRAIN, .recorded = true,
+    {INT("bucket-bytes", "N", bucket_bytes, 4, 1 << 26), .commands = TRAIN, .recorded = true,
         .absent = "chosen by dtrain", .help = "bytes of gradients that are sent together"},
+    {INT("window-ranks", "N", window_ranks, 1, 1e6), .commands = TRAIN, .absent = "all of a host",
+        .help = "ranks of a host that exchange through shared memory, at most; 1: by messages "
+                "alone"},
     {CHOICE("kernels", kernels, "auto|reference|onednn"), .commands = BOTH, .recorded = true,
         .fallback = "auto", .help = "implementation of the layers"},
 };

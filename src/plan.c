@@ -1,27 +1,11 @@
 /* The plan: what a training is about to do, printed before its first step. */
 #include "dtrain/clock.h"
+#include "dtrain/cpu.h"
 #include "dtrain/log.h"
 #include "dtrain/trainer.h"
 
 #include <stdio.h>
 #include <string.h>
-
-static const char *instruction_set(void)
-{
-#if defined(__x86_64__)
-    if (__builtin_cpu_supports("avx512f"))
-        return "AVX-512";
-    if (__builtin_cpu_supports("avx2"))
-        return "AVX2";
-    if (__builtin_cpu_supports("avx"))
-        return "AVX";
-    return "SSE2";
-#elif defined(__aarch64__)
-    return "NEON";
-#else
-    return "generic";
-#endif
-}
 
 static const char *plural(int64_t count)
 {
@@ -48,7 +32,8 @@ static void print_model(const struct dtr_trainer *trainer)
 {
     char line[160];
     dtr_print("Model: %s, %lld parameters; backend %s, %s\n", trainer->options.model,
-        (long long)trainer->model->parameter_count, trainer->replica->ops->name, instruction_set());
+        (long long)trainer->model->parameter_count, trainer->replica->ops->name,
+        dtr_instruction_set());
     for (int i = 0; trainer->replica->ops->describe(trainer->replica, i, line, sizeof line); i++)
         dtr_print("    %s\n", line);
 }
@@ -86,6 +71,45 @@ static void print_options(const struct dtr_options *given)
     dtr_print("%s\n", shown == 0 ? " defaults" : "");
 }
 
+static void print_exchange(const struct dtr_trainer *trainer)
+{
+    const struct dtr_gradsync_stats stats = dtr_gradsync_stats(trainer->sync);
+    bool tree = trainer->options.reduce != DTR_REDUCE_ALLREDUCE;
+    if (trainer->world->size == 1)
+        return;
+    dtr_print("Exchange: %s, %lld bucket%s", tree ? "tree" : "MPI_Iallreduce",
+        (long long)stats.buckets, plural(stats.buckets));
+    if (tree && stats.group_size > 1)
+        dtr_print(", %lld ranks share memory", (long long)stats.group_size);
+    if (stats.windows_failed)
+        dtr_print(", no memory to share (too little, or separate containers)");
+    if (tree && stats.groups > 1)
+        dtr_print(", messages between %lld groups of ranks%s", (long long)stats.groups,
+            stats.progress ? "" : ", moved between layers alone (no MPI_THREAD_MULTIPLE)");
+    dtr_print("\n");
+}
+
+/* Which other runs end with the same hash of the weights. */
+static void print_promise(const struct dtr_trainer *trainer, const struct dtr_options *given)
+{
+    const struct dtr_options *options = &trainer->options;
+    long long ranks = trainer->world->size, shards = options->shards;
+    if (!trainer->same_cpus) {
+        dtr_print("Reproducible: no, the ranks' CPUs have different instruction sets\n");
+        return;
+    }
+    dtr_print("Reproducible: the same weights on ");
+    if (options->reduce == DTR_REDUCE_ALLREDUCE)
+        dtr_print("%lld rank%s (--reduce allreduce)", ranks, plural(ranks));
+    else if (given->batch_per_rank > 0)
+        dtr_print("1 to %lld ranks with --batch-size %lld --shards %lld", shards,
+            (long long)options->batch_size, shards);
+    else
+        dtr_print("1 to %lld ranks", shards);
+    dtr_print(
+        " with any number of threads and any buckets, on CPUs with %s\n", dtr_instruction_set());
+}
+
 void dtr_trainer_print_plan(struct dtr_trainer *trainer, const struct dtr_options *given)
 {
     print_place(trainer);
@@ -95,9 +119,8 @@ void dtr_trainer_print_plan(struct dtr_trainer *trainer, const struct dtr_option
     print_model(trainer);
     print_schedule(trainer);
     print_options(given);
-    dtr_print("Reproducible: the same weights on %d rank%s with any number of threads and any "
-              "buckets, on CPUs with %s\n",
-        trainer->world->size, plural(trainer->world->size), instruction_set());
+    print_exchange(trainer);
+    print_promise(trainer, given);
     if (trainer->writer != NULL)
         dtr_print("Checkpoints: %s, every %lld steps and at the end\n", trainer->checkpoint_folder,
             (long long)trainer->options.checkpoint_every);

@@ -80,7 +80,7 @@ void dtr_reporter_end(struct dtr_reporter *reporter, double test)
     clear_bar(reporter);
     if (trainer->world->rank != 0)
         return;
-    trainer->replica->ops->get(trainer->replica, DTR_SLAB_WEIGHTS, trainer->weights);
+    trainer->replica->ops->get(trainer->replica, trainer->weights);
     dtr_report_result(trainer->model, trainer->weights, test);
     dtr_print("Trained %lld steps in %.1f s: %.0f images/s, %.1f ms/step\n",
         (long long)reporter->steps, reporter->steps_s,

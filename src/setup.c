@@ -5,6 +5,7 @@
 #include "dtrain/trainer.h"
 
 #include "dtrain/clock.h"
+#include "dtrain/cpu.h"
 #include "dtrain/evaluate.h"
 #include "dtrain/log.h"
 #include "dtrain/memory.h"
@@ -16,7 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { DEFAULT_SHARDS = 8, REFERENCE_BATCH = 64, DEFAULT_BUCKET_BYTES = 1 << 20 };
+enum { DEFAULT_SHARDS = 8, REFERENCE_BATCH = 64, DEFAULT_BUCKET_BYTES = 1 << 18 };
 
 /* The smallest divisor of `number` that is at least `least`. */
 static int64_t divisor_from(int64_t number, int64_t least)
@@ -103,6 +104,13 @@ static enum dtr_status open_data(struct dtr_trainer *trainer, struct dtr_error *
     return DTR_OK;
 }
 
+/* This rank's. */
+static struct dtr_shard_run shard_run(const struct dtr_trainer *trainer)
+{
+    const struct dtr_world *world = trainer->world;
+    return dtr_shard_run_of(trainer->options.shards, world->place, world->size);
+}
+
 /* Ascending ranges, so that a compressed file is passed over once. */
 static enum dtr_status read_data(struct dtr_trainer *trainer, struct dtr_error *error)
 {
@@ -115,11 +123,9 @@ static enum dtr_status read_data(struct dtr_trainer *trainer, struct dtr_error *
         DTR_OK)
         return error->status;
 
-    first = dtr_shard_first(
-        trainer->train_count, shards, dtr_rank_first_shard(shards, world->rank, world->size));
-    count = dtr_shard_first(trainer->train_count, shards,
-                dtr_rank_first_shard(shards, world->rank + 1, world->size)) -
-            first;
+    struct dtr_shard_run run = shard_run(trainer);
+    first = dtr_shard_first(trainer->train_count, shards, run.first);
+    count = dtr_shard_first(trainer->train_count, shards, run.first + run.count) - first;
     if (dtr_dataset_read(dataset, DTR_TRAIN, trainer->validation_count + first, count, classes,
             &trainer->train, error) != DTR_OK)
         return error->status;
@@ -148,35 +154,72 @@ static void resolve_schedule(struct dtr_trainer *trainer)
     schedule->total_steps = options->steps;
 }
 
+static enum dtr_status make_loader(struct dtr_trainer *trainer, struct dtr_error *error)
+{
+    const struct dtr_options *options = &trainer->options;
+    struct dtr_shard_run run = shard_run(trainer);
+    struct dtr_loader_config config = {.train_count = trainer->train_count,
+        .shards = run.shards,
+        .slice = options->batch_size / run.shards,
+        .first_shard = run.first,
+        .shard_count = run.count,
+        .shuffle = options->shuffle,
+        .seed = (uint64_t)options->seed};
+    if (dtr_threads_create((int)options->threads, &trainer->threads, error) != DTR_OK)
+        return error->status;
+    return dtr_loader_create(
+        &config, &trainer->train, trainer->validation_count, &trainer->loader, error);
+}
+
+static void apply(void *context, struct dtr_share share, const float *gradient)
+{
+    struct dtr_trainer *trainer = context;
+    trainer->replica->ops->apply(
+        trainer->replica, share.first, share.count, share.place, gradient, trainer->rate);
+}
+
+static enum dtr_status join_exchange(struct dtr_trainer *trainer, struct dtr_error *error)
+{
+    const struct dtr_options *options = &trainer->options;
+    struct dtr_gradsync_config config = {.count = trainer->model->slab_count,
+        .run = shard_run(trainer),
+        .reduce = (enum dtr_reduce)options->reduce,
+        .bucket_bytes = options->bucket_bytes > 0 ? options->bucket_bytes : DEFAULT_BUCKET_BYTES,
+        .overlap = options->overlap,
+        .window_ranks = options->window_ranks,
+        .threads = trainer->threads,
+        .apply = apply,
+        .context = trainer};
+    return dtr_gradsync_create(trainer->world, &config, &trainer->sync, error);
+}
+
 static enum dtr_status compile(struct dtr_trainer *trainer, struct dtr_error *error)
 {
     const struct dtr_options *options = &trainer->options;
-    struct dtr_world *world = trainer->world;
-    int64_t first = dtr_rank_first_shard(options->shards, world->rank, world->size);
-    int64_t end = dtr_rank_first_shard(options->shards, world->rank + 1, world->size);
-    struct dtr_loader_config loader = {.train_count = trainer->train_count,
-        .shards = options->shards,
+    struct dtr_replica_config config = {.model = trainer->model,
+        .threads = trainer->threads,
+        .run = shard_run(trainer),
         .slice = options->batch_size / options->shards,
-        .first_shard = first,
-        .shard_count = end - first,
-        .shuffle = options->shuffle,
-        .seed = (uint64_t)options->seed};
-    struct dtr_replica_config replica = {.model = trainer->model,
-        .run = {first, end - first, options->shards},
-        .slice = loader.slice,
-        .threads = (int)options->threads,
         .seed = (uint64_t)options->seed,
         .kernels = (enum dtr_kernel_choice)options->kernels,
         .momentum = (float)options->momentum,
         .weight_decay = (float)options->weight_decay,
-        .decay_all_kernels = options->weight_decay_on != 0};
-    if (dtr_loader_create(&loader, &trainer->train, trainer->validation_count, &trainer->loader,
-            error) != DTR_OK ||
-        dtr_cpu_replica_compile(&replica, &trainer->replica, error) != DTR_OK)
-        return error->status;
-    int64_t bucket = options->bucket_bytes > 0 ? options->bucket_bytes : DEFAULT_BUCKET_BYTES;
-    return dtr_gradsync_create(world, trainer->replica->ops->gradients(trainer->replica),
-        trainer->model->slab_count, bucket, options->overlap, &trainer->sync, error);
+        .decay_all_kernels = options->weight_decay_on != 0,
+        .exchange = {.context = trainer->sync,
+            .ready = dtr_gradsync_ready,
+            .arrived = dtr_gradsync_arrived,
+            .wait = dtr_gradsync_wait,
+            .weights = dtr_gradsync_weights(trainer->sync),
+            .share_count = dtr_gradsync_share_count(trainer->sync)}};
+    config.exchange.gradients = dtr_gradsync_gradients(trainer->sync, &config.exchange.stride);
+    return dtr_cpu_replica_compile(&config, &trainer->replica, error);
+}
+
+static bool have_same_cpus(struct dtr_world *world)
+{
+    uint64_t name = 0;
+    memcpy(&name, dtr_instruction_set(), strnlen(dtr_instruction_set(), sizeof name));
+    return dtr_world_same(world, name);
 }
 
 /* Rank 0 draws the initial weights for everyone: also where ranks' machines differ, all replicas
@@ -197,7 +240,7 @@ static enum dtr_status initialize_weights(struct dtr_trainer *trainer, struct dt
         return status;
     dtr_world_broadcast(
         world, trainer->weights, model->slab_count * (int64_t)sizeof *trainer->weights);
-    trainer->replica->ops->set(trainer->replica, DTR_SLAB_WEIGHTS, trainer->weights);
+    trainer->replica->ops->set(trainer->replica, trainer->weights);
     if (world->rank != 0) {
         free(trainer->weights);
         trainer->weights = NULL;
@@ -268,21 +311,29 @@ enum dtr_status dtr_trainer_setup(
                    dtr_samples_fingerprint(&trainer->validation, DTR_TRAIN) +
                    dtr_samples_fingerprint(&trainer->test, DTR_TEST));
     resolve_schedule(trainer);
-    status = agree_on(trainer, compile);
+    trainer->same_cpus = have_same_cpus(world);
+    status = agree_on(trainer, make_loader);
+    if (status == DTR_OK)
+        status = agree_on(trainer, join_exchange);
+    if (status == DTR_OK)
+        status = agree_on(trainer, compile);
     if (status == DTR_OK)
         status = initialize_weights(trainer, &error);
     if (status == DTR_OK)
         status = agree_on(trainer, open_checkpoints);
+    trainer->checkpoints = trainer->writer != NULL;
+    dtr_world_broadcast(world, &trainer->checkpoints, sizeof trainer->checkpoints);
     return status;
 }
 
 void dtr_trainer_free(struct dtr_trainer *trainer)
 {
     dtr_checkpoint_writer_free(trainer->writer);
-    dtr_gradsync_free(trainer->sync);
     if (trainer->replica != NULL)
         trainer->replica->ops->destroy(trainer->replica);
+    dtr_gradsync_free(trainer->sync);
     dtr_loader_free(trainer->loader);
+    dtr_threads_free(trainer->threads);
     dtr_model_free(trainer->model);
     dtr_samples_free(&trainer->train);
     dtr_samples_free(&trainer->validation);

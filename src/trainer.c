@@ -6,34 +6,41 @@
 #include "dtrain/log.h"
 #include "report.h"
 
-/* This rank's share of a batch's loss and errors to everyone's. */
-static struct dtr_batch_report combine(
-    struct dtr_trainer *trainer, const struct dtr_batch *batch, const struct dtr_step_result *mine)
+#include <stdio.h>
+
+static void start_combining(struct dtr_trainer *trainer, const struct dtr_step_result *mine)
 {
-    struct dtr_control all = {.loss = mine->loss, .errors = mine->errors};
-    dtr_world_sum_control(trainer->world, &all);
+    struct dtr_control control = {.loss = mine->loss, .errors = mine->errors};
+    dtr_world_start_control(trainer->world, &control);
+}
+
+/* Everyone's loss and errors. */
+static struct dtr_batch_report combined(struct dtr_trainer *trainer, const struct dtr_batch *batch)
+{
+    struct dtr_control all;
+    dtr_world_finish_control(trainer->world, &all);
     return (struct dtr_batch_report){.step = batch->step,
-        .loss = all.loss / (double)batch->real,
+        .loss = all.loss.sums[0] / (double)batch->real,
         .errors = all.errors,
         .samples = batch->real,
         .rate = dtr_schedule_rate(&trainer->schedule, batch->step)};
 }
 
+/* What is still under way at its end, the next step's forward pass waits for. */
 static struct dtr_batch_report train_step(struct dtr_trainer *trainer, int64_t step)
 {
     struct dtr_replica *replica = trainer->replica;
-    float rate = (float)dtr_schedule_rate(&trainer->schedule, step);
-
     const struct dtr_batch *batch = dtr_loader_step(trainer->loader, step);
 
     struct dtr_step_result mine;
-    replica->ops->step(replica, batch, dtr_gradsync_ready, trainer->sync, &mine);
+    replica->ops->forward(replica, batch, &mine);
+    start_combining(trainer, &mine);
 
-    struct dtr_range bucket;
-    while (dtr_gradsync_next(trainer->sync, &bucket))
-        replica->ops->apply(replica, bucket.first, bucket.count, rate);
+    dtr_gradsync_begin(trainer->sync);
+    trainer->rate = (float)dtr_schedule_rate(&trainer->schedule, step);
+    replica->ops->backward(replica, batch);
 
-    return combine(trainer, batch, &mine);
+    return combined(trainer, batch);
 }
 
 /* What the tutorial reports: the batch's loss, with the decay term, after its update. */
@@ -42,13 +49,26 @@ static struct dtr_batch_report measure_batch(struct dtr_trainer *trainer, int64_
     struct dtr_replica *replica = trainer->replica;
     const struct dtr_batch *batch = dtr_loader_step(trainer->loader, step);
     struct dtr_step_result mine;
-    replica->ops->measure(replica, batch, &mine);
-    struct dtr_batch_report report = combine(trainer, batch, &mine);
+    replica->ops->forward(replica, batch, &mine);
+    start_combining(trainer, &mine);
+    struct dtr_batch_report report = combined(trainer, batch);
     report.loss += replica->ops->decay_loss(replica);
     return report;
 }
 
-static void report(struct dtr_trainer *trainer, struct dtr_reporter *reporter, int64_t step)
+/* All replicas must hold the same parameters; one that does not is named and ends the job. */
+static enum dtr_status check_replicas(struct dtr_trainer *trainer, int64_t step)
+{
+    struct dtr_error error = DTR_ERROR_NONE;
+    char what[64];
+    uint64_t hash = dtr_model_hash(trainer->model, dtr_gradsync_weights(trainer->sync));
+    snprintf(what, sizeof what, "parameters after step %lld", (long long)step);
+    dtr_world_compare(trainer->world, hash, what, &error);
+    return dtr_world_agree(trainer->world, &error);
+}
+
+static enum dtr_status report(
+    struct dtr_trainer *trainer, struct dtr_reporter *reporter, int64_t step)
 {
     struct dtr_batch_report batch = measure_batch(trainer, step);
     double validation = 0;
@@ -56,17 +76,21 @@ static void report(struct dtr_trainer *trainer, struct dtr_reporter *reporter, i
         validation = dtr_evaluate(
             trainer->world, trainer->replica, &trainer->validation, trainer->validation_count);
     dtr_reporter_print(reporter, &batch, validation);
+    return check_replicas(trainer, step);
 }
 
-/* Rank 0 writes; a failure is a warning, since the training itself is sound. */
+/* All ranks hand over their momenta, rank 0 writes; a failure is a warning, since the training
+ * itself is sound. */
 static enum dtr_status write_checkpoint(struct dtr_trainer *trainer, int64_t steps_done)
 {
     struct dtr_error error = DTR_ERROR_NONE;
     struct dtr_replica *replica = trainer->replica;
+    if (!trainer->checkpoints)
+        return DTR_OK;
+    dtr_gradsync_gather(trainer->sync, replica->ops->momenta(replica), trainer->momentum);
     if (trainer->writer == NULL)
         return DTR_OK;
-    replica->ops->get(replica, DTR_SLAB_WEIGHTS, trainer->weights);
-    replica->ops->get(replica, DTR_SLAB_MOMENTUM, trainer->momentum);
+    replica->ops->get(replica, trainer->weights);
     struct dtr_checkpoint snapshot = {.model = trainer->model,
         .options = &trainer->options,
         .step = steps_done,
@@ -84,19 +108,21 @@ enum dtr_status dtr_trainer_run(struct dtr_trainer *trainer)
     const struct dtr_options *options = &trainer->options;
     struct dtr_world *world = trainer->world;
     struct dtr_reporter reporter = dtr_reporter_begin(trainer);
-    enum dtr_status written = DTR_OK;
+    enum dtr_status written = DTR_OK, agreed = DTR_OK;
 
-    for (int64_t step = 0; step < options->steps; step++) {
+    for (int64_t step = 0; step < options->steps && agreed == DTR_OK; step++) {
         double before_s = dtr_clock_s();
         struct dtr_batch_report batch = train_step(trainer, step);
         dtr_reporter_step(&reporter, &batch, dtr_clock_s() - before_s);
 
         if (step % options->eval_every == 0)
-            report(trainer, &reporter, step);
+            agreed = report(trainer, &reporter, step);
         bool last = step + 1 == options->steps;
-        if (last || (step + 1) % options->checkpoint_every == 0)
+        if (agreed == DTR_OK && (last || (step + 1) % options->checkpoint_every == 0))
             written = write_checkpoint(trainer, step + 1);
     }
+    if (agreed != DTR_OK)
+        return agreed;
     double test = dtr_evaluate(world, trainer->replica, &trainer->test, trainer->test_count);
     dtr_reporter_end(&reporter, test);
     /* The result of a training whose last checkpoint failed is lost: say so in the status. */

@@ -11,6 +11,11 @@ static int64_t larger(int64_t a, int64_t b)
     return a > b ? a : b;
 }
 
+static int64_t smaller(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
 /* Output size of one dimension and, through pad_out, how much of the padding comes first. */
 static int64_t output_size(int64_t in, int64_t window, int64_t stride, bool same, int64_t *pad_out)
 {
@@ -162,14 +167,32 @@ static float *converted(const struct fixture *fixture, struct dtr_shape shape, c
     return result;
 }
 
+/* The gradients of open nodes, one after another. Nothing may have been written between them. */
+static float *packed(int64_t nodes, int64_t stride, int64_t count, const float *spread)
+{
+    float *values = floats_alloc(nodes * count);
+    for (int64_t i = 0; i < (nodes - 1) * stride + count; i++) {
+        if (i % stride < count)
+            values[i / stride * count + i % stride] = spread[i];
+        else if (!isnan(spread[i]))
+            ck_abort_msg("gradient [%d], beside those of open node %d, was written", (int)i,
+                (int)(i / stride));
+    }
+    return values;
+}
+
 static void reduce_parts(const struct fixture *fixture, struct dtr_plan *plan, const float *src,
     const float *diff_dst, struct fixture_result *result)
 {
-    result->diff_kernel = floats_alloc(fixture->kernel_count);
-    result->diff_bias = floats_alloc(fixture->bias_count);
+    int64_t nodes = result->open_nodes, before_last = (nodes - 1) * plan->sum_stride;
+    float *diff_kernel = floats_alloc(before_last + fixture->kernel_count);
+    float *diff_bias = floats_alloc(before_last + fixture->bias_count);
     for (int part = 0; part < plan->threads; part++)
-        plan->kernel->reduce(
-            plan, part, plan->threads, src, diff_dst, result->diff_kernel, result->diff_bias);
+        plan->kernel->reduce(plan, part, plan->threads, src, diff_dst, diff_kernel, diff_bias);
+    result->diff_kernel = packed(nodes, plan->sum_stride, fixture->kernel_count, diff_kernel);
+    result->diff_bias = packed(nodes, plan->sum_stride, fixture->bias_count, diff_bias);
+    free(diff_kernel);
+    free(diff_bias);
 }
 
 /* From src and dst as forward left them, in the plan's blocks. */
@@ -206,8 +229,10 @@ static void run_plan(
     for (int64_t i = 0; i < plan->lanes; i++)
         plan->kernel->forward(plan, i, src + i * src_count, dst + i * dst_count);
     result->dst = converted(fixture, layer->out, dst, plan->dst_block, layer->out.c);
-    if (plan->training)
+    if (plan->training) {
+        result->open_nodes = dtr_tree_of(plan->run).depth;
         run_backward(fixture, plan, src, dst, result);
+    }
     free(src);
     free(dst);
 }
@@ -222,6 +247,7 @@ void fixture_run(const struct fixture *fixture, const struct dtr_kernel *kernel,
         .run = fixture->inference ? (struct dtr_shard_run){0} : fixture->run,
         .lanes = fixture->run.count,
         .threads = (int)larger(fixture->parts, 1),
+        .sum_stride = larger(fixture->kernel_count, fixture->bias_count) + 7,
         .training = !fixture->inference,
         .first = fixture->first,
         .src_block = fixture->src_block > 0 ? fixture->src_block : fixture->layer.in.c,
@@ -237,6 +263,94 @@ void fixture_run(const struct fixture *fixture, const struct dtr_kernel *kernel,
     result_out->dst_block = plan.dst_block;
     snprintf(result_out->detail, sizeof result_out->detail, "%s", plan.detail);
     kernel->destroy(&plan);
+}
+
+/* What one run of shards gave, one after another. */
+struct terms {
+    struct dtr_shard_run run;
+    int64_t count; /* floats of a shard */
+    const float *partials;
+    float *sums; /* where the next open node's go */
+};
+
+static float node_sum(const struct terms *terms, int64_t j, int64_t first, int64_t width)
+{
+    if (width == 1)
+        return terms->partials[(first - terms->run.first) * terms->count + j];
+    float left = node_sum(terms, j, first, width / 2);
+    if (first + width / 2 >= terms->run.shards)
+        return left;
+    return left + node_sum(terms, j, first + width / 2, width / 2);
+}
+
+/* The largest nodes that lie in the run, of the one that covers [first, first + width). */
+static void add_nodes(struct terms *terms, int64_t first, int64_t width)
+{
+    int64_t run_end = terms->run.first + terms->run.count;
+    int64_t end = smaller(first + width, terms->run.shards);
+    if (first >= end || end <= terms->run.first || first >= run_end)
+        return;
+    if (first >= terms->run.first && end <= run_end) {
+        for (int64_t j = 0; j < terms->count; j++)
+            *terms->sums++ = node_sum(terms, j, first, width);
+        return;
+    }
+    add_nodes(terms, first, width / 2);
+    add_nodes(terms, first + width / 2, width / 2);
+}
+
+static float *sums_of(struct dtr_shard_run run, int64_t nodes, int64_t count, const float *partials)
+{
+    float *sums = floats_alloc(nodes * count);
+    int64_t width = 1;
+    while (width < run.shards)
+        width *= 2;
+    struct terms terms = {run, count, partials, sums};
+    add_nodes(&terms, 0, width);
+    return sums;
+}
+
+static struct fixture slice_of(const struct fixture *fixture, int64_t i)
+{
+    struct fixture slice = *fixture;
+    slice.run = (struct dtr_shard_run){fixture->run.first + i, 1, fixture->run.shards};
+    slice.src_count /= fixture->run.count;
+    slice.dst_count /= fixture->run.count;
+    slice.src += i * slice.src_count;
+    slice.diff_dst += i * slice.dst_count;
+    return slice;
+}
+
+/* values_out [i] = the slice's. */
+static void keep(int64_t i, int64_t count, const float *slice, float *values_out)
+{
+    if (slice != NULL)
+        memcpy(values_out + i * count, slice, (size_t)count * sizeof *slice);
+}
+
+void fixture_run_apart(const struct fixture *fixture, const struct dtr_kernel *kernel,
+    struct fixture_result *result_out)
+{
+    struct dtr_shard_run run = fixture->run;
+    float *kernels = floats_alloc(run.count * fixture->kernel_count);
+    float *biases = floats_alloc(run.count * fixture->bias_count);
+    *result_out = (struct fixture_result){.open_nodes = dtr_tree_of(run).depth,
+        .dst = floats_alloc(fixture->dst_count),
+        .diff_src = fixture->first ? NULL : floats_alloc(fixture->src_count)};
+    for (int64_t i = 0; i < run.count; i++) {
+        struct fixture slice = slice_of(fixture, i);
+        struct fixture_result result;
+        fixture_run(&slice, kernel, &result);
+        keep(i, slice.dst_count, result.dst, result_out->dst);
+        keep(i, slice.src_count, result.diff_src, result_out->diff_src);
+        keep(i, slice.kernel_count, result.diff_kernel, kernels);
+        keep(i, slice.bias_count, result.diff_bias, biases);
+        fixture_result_free(&result);
+    }
+    result_out->diff_kernel = sums_of(run, result_out->open_nodes, fixture->kernel_count, kernels);
+    result_out->diff_bias = sums_of(run, result_out->open_nodes, fixture->bias_count, biases);
+    free(kernels);
+    free(biases);
 }
 
 void fixture_result_free(struct fixture_result *result)

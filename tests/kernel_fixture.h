@@ -38,9 +38,11 @@ struct fixture {
 };
 
 struct fixture_result {
-    float *dst, *diff_src;          /* [run.count, n, h, w, c]; diff_src NULL where not asked for */
-    float *diff_kernel, *diff_bias; /* canonical, NULL for layers without */
-    int64_t src_block, dst_block;   /* that the plan chose */
+    float *dst, *diff_src; /* [run.count, n, h, w, c]; diff_src NULL where not asked for */
+    int64_t open_nodes;    /* of the run; 0 in inference */
+    float *diff_kernel;    /* [open_nodes][kernel_count], canonical; NULL for layers without */
+    float *diff_bias;      /* [open_nodes][bias_count] */
+    int64_t src_block, dst_block; /* that the plan chose */
     char detail[48];
 };
 
@@ -69,8 +71,14 @@ void fixture_fill(struct fixture *fixture, double step, struct dtr_random *rando
 void fixture_free(struct fixture *fixture);
 
 /* Makes a plan and runs update, forward, backward and reduce. Outputs start as NaN and lie in
- * blocks of exactly their size, so that a float not written or a write beyond the end shows. */
+ * blocks of exactly their size, so that a float not written or a write beyond the end shows; what
+ * lies between the gradients of two open nodes has to stay as it is. */
 void fixture_run(const struct fixture *fixture, const struct dtr_kernel *kernel,
+    struct fixture_result *result_out);
+
+/* The same results from slices that run alone, each on a plan of its own for one shard. Their
+ * gradients are added here, by the definition of the tree in tree.h. */
+void fixture_run_apart(const struct fixture *fixture, const struct dtr_kernel *kernel,
     struct fixture_result *result_out);
 void fixture_result_free(struct fixture_result *result);
 

@@ -60,39 +60,117 @@ struct dtr_loader *problem_loader(const struct problem *problem, int64_t first, 
     return loader;
 }
 
-struct dtr_replica *problem_replica(const struct problem *problem, int64_t first,
-    int64_t shard_count, int threads, enum dtr_kernel_choice kernels)
+/* What a replica of a test needs besides itself. Tests have few at a time. */
+struct belongings {
+    struct dtr_replica *replica; /* NULL: the place is free */
+    struct dtr_threads *threads;
+    float *slabs;   /* parameters, then gradients of every open node; NULL: the caller's or none */
+    int64_t lowest; /* gradients from here on are ready */
+};
+
+static struct belongings owned[16];
+
+/* Of a replica, or with NULL a free place. */
+static struct belongings *find_belongings(const struct dtr_replica *replica)
+{
+    for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) {
+        if (owned[i].replica == replica)
+            return &owned[i];
+    }
+    ck_abort_msg("no such replica, or too many");
+}
+
+static void note_ready(void *context, int64_t first)
+{
+    struct belongings *belongings = context;
+    ck_assert(first >= 0 && first <= belongings->lowest);
+    belongings->lowest = first;
+}
+
+static bool always_arrived(void *context, int64_t first, int64_t count)
+{
+    (void)context;
+    ck_assert(first >= 0 && count > 0);
+    return true;
+}
+
+static void ignore_wait(void *context, int64_t first, int64_t count)
+{
+    always_arrived(context, first, count);
+}
+
+static void compile(struct belongings *belongings, const struct problem *problem,
+    struct dtr_shard_run run, int threads, enum dtr_kernel_choice kernels,
+    struct dtr_exchange exchange)
 {
     struct dtr_error error = DTR_ERROR_NONE;
-    struct dtr_replica *replica;
+    dtr_threads_create(threads, &belongings->threads, &error);
+    ck_assert_msg(error.status == DTR_OK, "%s", error.message);
     struct dtr_replica_config config = {.model = problem->model,
-        .run = {first, shard_count, problem->shards},
+        .threads = belongings->threads,
+        .run = run,
         .slice = problem->slice,
-        .threads = threads,
         .seed = 11,
         .kernels = kernels,
         .momentum = 0.9F,
-        .weight_decay = 5e-4F};
-    dtr_cpu_replica_compile(&config, &replica, &error);
+        .weight_decay = 5e-4F,
+        .exchange = exchange};
+    dtr_cpu_replica_compile(&config, &belongings->replica, &error);
     ck_assert_msg(error.status == DTR_OK, "%s", error.message);
-    replica->ops->set(replica, DTR_SLAB_WEIGHTS, problem->weights);
-    return replica;
+    belongings->replica->ops->set(belongings->replica, problem->weights);
 }
 
-static void ignore_ready(void *context, int64_t first)
+struct dtr_replica *problem_replica_on(const struct problem *problem, int64_t first,
+    int64_t shard_count, int threads, enum dtr_kernel_choice kernels, struct dtr_exchange exchange)
 {
-    int64_t *lowest = context;
-    ck_assert_int_le(first, *lowest);
-    *lowest = first;
+    struct belongings *belongings = find_belongings(NULL);
+    struct dtr_shard_run run = {first, shard_count, problem->shards};
+    compile(belongings, problem, run, threads, kernels, exchange);
+    return belongings->replica;
+}
+
+struct dtr_replica *problem_replica(const struct problem *problem, int64_t first,
+    int64_t shard_count, int threads, enum dtr_kernel_choice kernels)
+{
+    struct belongings *belongings = find_belongings(NULL);
+    struct dtr_error error = DTR_ERROR_NONE;
+    struct dtr_shard_run run = {first, shard_count, problem->shards};
+    int64_t stride = dtr_align_floats(problem->model->slab_count) + 16;
+    int64_t nodes = shard_count > 0 ? dtr_tree_of(run).depth : 0;
+    belongings->slabs = dtr_alloc((1 + nodes) * stride, sizeof(float), "slabs", &error);
+    ck_assert_ptr_nonnull(belongings->slabs);
+    compile(belongings, problem, run, threads, kernels,
+        (struct dtr_exchange){.context = belongings,
+            .ready = note_ready,
+            .arrived = always_arrived,
+            .wait = ignore_wait,
+            .weights = belongings->slabs,
+            .gradients = belongings->slabs + stride,
+            .stride = stride,
+            .share_count = shard_count > 0 ? problem->model->slab_count : 0});
+    return belongings->replica;
+}
+
+void problem_replica_free(struct dtr_replica *replica)
+{
+    struct belongings *belongings = find_belongings(replica);
+    replica->ops->destroy(replica);
+    dtr_threads_free(belongings->threads);
+    free(belongings->slabs);
+    *belongings = (struct belongings){0};
 }
 
 struct dtr_step_result problem_step(
     struct dtr_replica *replica, struct dtr_loader *loader, int64_t step)
 {
+    struct belongings *belongings = find_belongings(replica);
     struct dtr_step_result result;
-    int64_t lowest = INT64_MAX;
-    replica->ops->step(replica, dtr_loader_step(loader, step), ignore_ready, &lowest, &result);
-    ck_assert_int_eq(lowest, 0);
+    const struct dtr_batch *batch = dtr_loader_step(loader, step);
+    belongings->lowest = INT64_MAX;
+    replica->ops->forward(replica, batch, &result);
+    ck_assert_int_eq(belongings->lowest, INT64_MAX);
+    replica->ops->backward(replica, batch);
+    ck_assert_int_eq(belongings->lowest, belongings->slabs == NULL ? INT64_MAX : 0);
     return result;
 }
 

@@ -19,13 +19,22 @@ extern const char problem_convnet[]; /* every kind of layer, awkward sizes */
 struct problem problem_create(const char *text, int64_t count, int64_t shards, int64_t slice);
 void problem_free(struct problem *problem);
 
-/* A loader and a replica with the initial weights for shards [first, first + shard_count). */
+/* A loader and a replica with the initial weights for shards [first, first + shard_count). The
+ * replica has its own threads and an exchange of the test's, whose parameters are always there. */
 struct dtr_loader *problem_loader(
     const struct problem *problem, int64_t first, int64_t shard_count);
 struct dtr_replica *problem_replica(const struct problem *problem, int64_t first,
     int64_t shard_count, int threads, enum dtr_kernel_choice kernels);
 
-/* One forward and backward pass; the gradients are the replica's. */
+/* On the caller's exchange; with one that is all NULL, the replica is alone. */
+struct dtr_replica *problem_replica_on(const struct problem *problem, int64_t first,
+    int64_t shard_count, int threads, enum dtr_kernel_choice kernels, struct dtr_exchange exchange);
+
+/* Frees what belongs to one of these replicas, too. */
+void problem_replica_free(struct dtr_replica *replica);
+
+/* One forward and backward pass; the gradients are the replica's. On the test's exchange, also
+ * checks that they are ready from the slab's end to its beginning. */
 struct dtr_step_result problem_step(
     struct dtr_replica *replica, struct dtr_loader *loader, int64_t step);
 

@@ -1,7 +1,7 @@
 #!/bin/sh
 # run.sh: builds dtrain twice and runs the tests of both builds.
 #
-#   sh tests/run.sh [SUITE]...     suites: unit, headers, mpi, cli, train; without any, all
+#   sh tests/run.sh [SUITE]...     suites: unit, headers, mpi, cli, bits, train; without any, all
 #
 # The builds are build/test (warnings are errors) and build/sanitize (address and undefined
 # behaviour sanitizers). What is missing to build is installed first, as in jobs/quickstart.sh.

@@ -27,8 +27,11 @@ static void assert_equal_results(const struct fixture *fixture, const struct fix
     assert_equal_bits(fixture, fixture->dst_count, actual->dst, expected->dst);
     if (!fixture->first)
         assert_equal_bits(fixture, fixture->src_count, actual->diff_src, expected->diff_src);
-    assert_equal_bits(fixture, fixture->kernel_count, actual->diff_kernel, expected->diff_kernel);
-    assert_equal_bits(fixture, fixture->bias_count, actual->diff_bias, expected->diff_bias);
+    int64_t nodes = expected->open_nodes;
+    ck_assert_int_eq(actual->open_nodes, nodes);
+    assert_equal_bits(
+        fixture, nodes * fixture->kernel_count, actual->diff_kernel, expected->diff_kernel);
+    assert_equal_bits(fixture, nodes * fixture->bias_count, actual->diff_bias, expected->diff_bias);
 }
 
 /* --- Gradients --- */
@@ -217,9 +220,10 @@ static struct fixture rough_fixture(struct dtr_layer layer, struct dtr_shard_run
     return fixture;
 }
 
-static void check_reduce_parts(struct dtr_layer layer, const struct dtr_kernel *kernel)
+static void check_reduce_parts(
+    struct dtr_layer layer, struct dtr_shard_run run, const struct dtr_kernel *kernel)
 {
-    struct fixture fixture = rough_fixture(layer, (struct dtr_shard_run){2, 5, 8});
+    struct fixture fixture = rough_fixture(layer, run);
     struct fixture_result whole;
     fixture_run(&fixture, kernel, &whole);
     for (int parts = 2; parts <= 9; parts++) {
@@ -234,34 +238,17 @@ static void check_reduce_parts(struct dtr_layer layer, const struct dtr_kernel *
 }
 
 /* Every slice alone, then the tree over what they gave: a slice's part depends on no other. */
-static void check_tree_order(struct dtr_layer layer, const struct dtr_kernel *kernel)
+static void check_tree_order(
+    struct dtr_layer layer, struct dtr_shard_run run, const struct dtr_kernel *kernel)
 {
-    struct fixture fixture = rough_fixture(layer, (struct dtr_shard_run){2, 5, 8});
-    struct dtr_shard_run run = fixture.run;
-    int64_t count = fixture.kernel_count;
-    float *partials = malloc((size_t)(run.count * count) * sizeof *partials);
-    float *sum = malloc((size_t)count * sizeof *sum);
-    struct fixture_result whole, result;
+    struct fixture fixture = rough_fixture(layer, run);
+    struct fixture_result whole, apart;
     fixture_run(&fixture, kernel, &whole);
-    for (int64_t i = 0; i < run.count; i++) {
-        struct fixture one = fixture;
-        one.run = (struct dtr_shard_run){run.first + i, 1, run.shards};
-        one.src_count = fixture.src_count / run.count;
-        one.dst_count = fixture.dst_count / run.count;
-        one.src += i * one.src_count;
-        one.diff_dst += i * one.dst_count;
-        fixture_run(&one, kernel, &result);
-        assert_equal_bits(&one, one.dst_count, result.dst, whole.dst + i * one.dst_count);
-        assert_equal_bits(&one, one.src_count, result.diff_src, whole.diff_src + i * one.src_count);
-        memcpy(partials + i * count, result.diff_kernel, (size_t)count * sizeof *partials);
-        fixture_result_free(&result);
-    }
-    dtr_tree_sum(run, partials, count, 0, count, sum);
-    assert_equal_bits(&fixture, count, whole.diff_kernel, sum);
+    fixture_run_apart(&fixture, kernel, &apart);
+    assert_equal_results(&fixture, &whole, &apart);
     fixture_result_free(&whole);
+    fixture_result_free(&apart);
     fixture_free(&fixture);
-    free(partials);
-    free(sum);
 }
 
 static struct dtr_layer some_conv(void)
@@ -274,12 +261,22 @@ static struct dtr_layer some_dense(void)
     return fixture_dense((struct dtr_shape){3, 2, 5}, 7, true);
 }
 
+/* Runs that are a subtree, and that end, begin or lie where none does. */
 START_TEST(test_reduce)
 {
-    check_reduce_parts(some_conv(), &dtr_reference_conv);
-    check_reduce_parts(some_dense(), &dtr_reference_dense);
-    check_tree_order(some_conv(), &dtr_reference_conv);
-    check_tree_order(some_dense(), &dtr_reference_dense);
+    static const struct {
+        struct dtr_shard_run run;
+        int64_t open_nodes;
+    } cases[] = {{{0, 8, 8}, 1}, {{4, 1, 5}, 1}, {{0, 7, 8}, 3}, {{1, 3, 8}, 2}, {{3, 2, 5}, 2},
+        {{2, 3, 8}, 2}, {{2, 5, 8}, 3}, {{1, 6, 8}, 4}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct dtr_shard_run run = cases[i].run;
+        ck_assert_int_eq(dtr_tree_of(run).depth, cases[i].open_nodes);
+        check_reduce_parts(some_conv(), run, &dtr_reference_conv);
+        check_reduce_parts(some_dense(), run, &dtr_reference_dense);
+        check_tree_order(some_conv(), run, &dtr_reference_conv);
+        check_tree_order(some_dense(), run, &dtr_reference_dense);
+    }
 }
 END_TEST
 

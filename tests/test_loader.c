@@ -1,4 +1,5 @@
 #include "dtrain/loader.h"
+#include "dtrain/tree.h"
 #include "unit_main.h"
 
 #include <stdbool.h>
@@ -45,12 +46,11 @@ static struct rank make_rank(struct dtr_loader_config config, int number, int ra
 {
     struct rank rank = {.config = config};
     struct dtr_error error = DTR_ERROR_NONE;
-    rank.config.first_shard = dtr_rank_first_shard(config.shards, number, ranks);
-    int64_t end = dtr_rank_first_shard(config.shards, number + 1, ranks);
-    rank.config.shard_count = end - rank.config.first_shard;
-    rank.samples = make_samples(
-        dtr_shard_first(config.train_count, config.shards, rank.config.first_shard),
-        dtr_shard_first(config.train_count, config.shards, end));
+    struct dtr_shard_run run = dtr_shard_run_of(config.shards, number, ranks);
+    rank.config.first_shard = run.first;
+    rank.config.shard_count = run.count;
+    rank.samples = make_samples(dtr_shard_first(config.train_count, config.shards, run.first),
+        dtr_shard_first(config.train_count, config.shards, run.first + run.count));
     enum dtr_status status = dtr_loader_create(
         &rank.config, &rank.samples, TRAIN_FIRST, &rank.loader, &error);
     ck_assert_msg(status == DTR_OK, "%s", error.message);
@@ -196,24 +196,6 @@ START_TEST(test_shards_share_the_samples)
                 steps++;
             if (!fair || dtr_steps_per_epoch(count, shards, 7) != steps)
                 ck_abort_msg("%lld samples, %lld shards", (long long)count, (long long)shards);
-        }
-    }
-}
-END_TEST
-
-START_TEST(test_ranks_share_the_shards)
-{
-    for (int64_t shards = 1; shards < 70; shards++) {
-        for (int ranks = 1; ranks <= shards; ranks++) {
-            bool fair = dtr_rank_first_shard(shards, 0, ranks) == 0 &&
-                        dtr_rank_first_shard(shards, ranks, ranks) == shards;
-            for (int rank = 0; rank < ranks; rank++) {
-                int64_t count = dtr_rank_first_shard(shards, rank + 1, ranks) -
-                                dtr_rank_first_shard(shards, rank, ranks);
-                fair = fair && count >= shards / ranks && count <= (shards + ranks - 1) / ranks;
-            }
-            if (!fair)
-                ck_abort_msg("%lld shards, %d ranks", (long long)shards, ranks);
         }
     }
 }
@@ -421,7 +403,6 @@ static Suite *make_suite(void)
     Suite *suite = suite_create("loader");
     TCase *shares = add_case(suite, "shares");
     tcase_add_test(shares, test_shards_share_the_samples);
-    tcase_add_test(shares, test_ranks_share_the_shards);
 
     TCase *epochs = add_case(suite, "epochs");
     tcase_add_loop_test(epochs, test_every_sample_once, 0, SIZES);

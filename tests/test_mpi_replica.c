@@ -1,49 +1,185 @@
-/* R ranks compute what one rank computes: gradients, losses and errors of whole steps. */
+/* R ranks compute what one rank computes, bit by bit: whole steps, and evaluations. */
 #include "dtrain/evaluate.h"
 #include "dtrain/gradsync.h"
 #include "mpi_main.h"
 #include "problem.h"
 
 #include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
-START_TEST(test_ranks_have_the_gradient_of_one)
-{
-    struct problem problem = problem_create(problem_convnet, 61, 8, 3);
-    int64_t count = problem.model->slab_count;
-    int64_t first = dtr_rank_first_shard(8, world->rank, world->size);
-    int64_t end = dtr_rank_first_shard(8, world->rank + 1, world->size);
-    struct dtr_replica *mine = problem_replica(
-        &problem, first, end - first, 1 + world->rank % 2, DTR_KERNELS_AUTO);
-    struct dtr_replica *whole = problem_replica(&problem, 0, 8, 1, DTR_KERNELS_AUTO);
-    struct dtr_loader *my_loader = problem_loader(&problem, first, end - first);
-    struct dtr_loader *whole_loader = problem_loader(&problem, 0, 8);
+enum { SHARDS = 8, STEPS = 12 };
+
+static const float rate = 0.02F;
+
+/* This rank's part of a training, put together as in src/setup.c. */
+struct trainee {
+    struct dtr_threads *threads;
     struct dtr_gradsync *sync;
+    struct dtr_replica *replica;
+    struct dtr_loader *loader;
+};
+
+static void apply(void *context, struct dtr_share share, const float *gradient)
+{
+    struct trainee *trainee = context;
+    trainee->replica->ops->apply(
+        trainee->replica, share.first, share.count, share.place, gradient, rate);
+}
+
+static void join_exchange(struct trainee *trainee, const struct problem *problem,
+    struct dtr_shard_run run, int64_t window_ranks)
+{
     struct dtr_error error = DTR_ERROR_NONE;
-    dtr_gradsync_create(world, mine->ops->gradients(mine), count, 1024, true, &sync, &error);
-    ck_assert_int_eq(error.status, DTR_OK);
+    struct dtr_gradsync_config config = {.count = problem->model->slab_count,
+        .run = run,
+        .bucket_bytes = window_ranks == 2 ? 4096 : 1024,
+        .overlap = window_ranks != 2,
+        .window_ranks = window_ranks,
+        .threads = trainee->threads,
+        .apply = apply,
+        .context = trainee};
+    dtr_gradsync_create(world, &config, &trainee->sync, &error);
+    ck_assert_msg(error.status == DTR_OK, "%s", error.message);
+}
 
-    for (int64_t step = 0; step < 12; step++) {
-        struct dtr_step_result part, all;
-        struct dtr_range bucket;
-        mine->ops->step(mine, dtr_loader_step(my_loader, step), dtr_gradsync_ready, sync, &part);
-        while (dtr_gradsync_next(sync, &bucket))
-            mine->ops->apply(mine, bucket.first, bucket.count, 0.02F);
-        all = problem_step(whole, whole_loader, step);
-        whole->ops->apply(whole, 0, count, 0.02F);
+static void compile(struct trainee *trainee, const struct problem *problem,
+    struct dtr_shard_run run, enum dtr_kernel_choice kernels)
+{
+    struct dtr_error error = DTR_ERROR_NONE;
+    struct dtr_replica_config config = {.model = problem->model,
+        .threads = trainee->threads,
+        .run = run,
+        .slice = problem->slice,
+        .seed = 11,
+        .kernels = kernels,
+        .momentum = 0.9F,
+        .weight_decay = 5e-4F,
+        .exchange = {.context = trainee->sync,
+            .ready = dtr_gradsync_ready,
+            .arrived = dtr_gradsync_arrived,
+            .wait = dtr_gradsync_wait,
+            .weights = dtr_gradsync_weights(trainee->sync),
+            .share_count = dtr_gradsync_share_count(trainee->sync)}};
+    config.exchange.gradients = dtr_gradsync_gradients(trainee->sync, &config.exchange.stride);
+    dtr_cpu_replica_compile(&config, &trainee->replica, &error);
+    ck_assert_msg(error.status == DTR_OK, "%s", error.message);
+    trainee->replica->ops->set(trainee->replica, problem->weights);
+}
 
-        struct dtr_control sum = {.loss = part.loss, .errors = part.errors};
-        dtr_world_sum_control(world, &sum);
-        ck_assert_double_eq_tol(sum.loss, all.loss, 1e-4 * all.loss);
-        ck_assert_int_eq(sum.errors, all.errors);
-        ck_assert_double_lt(
-            problem_distance(&problem, mine->ops->gradients(mine), whole->ops->gradients(whole)),
-            1e-4);
+static void begin_training(struct trainee *trainee, const struct problem *problem,
+    int64_t window_ranks, enum dtr_kernel_choice kernels)
+{
+    struct dtr_error error = DTR_ERROR_NONE;
+    struct dtr_shard_run run = dtr_shard_run_of(SHARDS, world->place, world->size);
+    dtr_threads_create(1 + world->rank % 2, &trainee->threads, &error);
+    ck_assert_msg(error.status == DTR_OK, "%s", error.message);
+    join_exchange(trainee, problem, run, window_ranks);
+    compile(trainee, problem, run, kernels);
+    trainee->loader = problem_loader(problem, run.first, run.count);
+}
+
+static void end_training(struct trainee *trainee)
+{
+    trainee->replica->ops->destroy(trainee->replica);
+    dtr_gradsync_free(trainee->sync);
+    dtr_loader_free(trainee->loader);
+    dtr_threads_free(trainee->threads);
+}
+
+static struct dtr_control train_step(struct trainee *trainee, int64_t step)
+{
+    const struct dtr_batch *batch = dtr_loader_step(trainee->loader, step);
+    struct dtr_step_result mine;
+    struct dtr_control all;
+    usleep((useconds_t)((world->rank * 5 + step * 3) % 4) * 100);
+    trainee->replica->ops->forward(trainee->replica, batch, &mine);
+    dtr_world_start_control(world, &(struct dtr_control){mine.loss, mine.errors});
+    dtr_gradsync_begin(trainee->sync);
+    trainee->replica->ops->backward(trainee->replica, batch);
+    dtr_world_finish_control(world, &all);
+    return all;
+}
+
+/* One replica that does all shards. */
+static struct dtr_step_result train_alone(const struct problem *problem, struct dtr_replica *alone,
+    struct dtr_loader *loader, int64_t step)
+{
+    struct dtr_step_result result = problem_step(alone, loader, step);
+    alone->ops->apply(alone, 0, problem->model->slab_count, 0, alone->ops->gradients(alone), rate);
+    return result;
+}
+
+static void check_tensors(
+    const struct dtr_model *model, const float *mine, const float *expected, int64_t step)
+{
+    for (int i = 0; i < model->tensor_count; i++) {
+        const struct dtr_tensor *tensor = &model->tensors[i];
+        ck_assert_msg(memcmp(mine + tensor->offset, expected + tensor->offset,
+                          (size_t)tensor->count * sizeof *mine) == 0,
+            "tensor %d after step %lld", i, (long long)step);
     }
-    dtr_gradsync_free(sync);
-    mine->ops->destroy(mine);
-    whole->ops->destroy(whole);
-    dtr_loader_free(my_loader);
-    dtr_loader_free(whole_loader);
+}
+
+static void check_weights(const struct problem *problem, const struct trainee *trainee,
+    struct dtr_replica *alone, int64_t step)
+{
+    int64_t bytes = problem->model->slab_count * (int64_t)sizeof(float);
+    float *mine = malloc((size_t)bytes), *expected = malloc((size_t)bytes);
+    trainee->replica->ops->get(trainee->replica, mine);
+    alone->ops->get(alone, expected);
+    check_tensors(problem->model, mine, expected, step);
+    ck_assert_double_eq(
+        trainee->replica->ops->decay_loss(trainee->replica), alone->ops->decay_loss(alone));
+    free(mine);
+    free(expected);
+}
+
+static void check_momenta(
+    const struct problem *problem, const struct trainee *trainee, struct dtr_replica *alone)
+{
+    float *slab = NULL;
+    if (world->rank == 0)
+        slab = malloc((size_t)problem->model->slab_count * sizeof *slab);
+    dtr_gradsync_gather(trainee->sync, trainee->replica->ops->momenta(trainee->replica), slab);
+    if (world->rank == 0)
+        check_tensors(problem->model, slab, alone->ops->momenta(alone), STEPS);
+    free(slab);
+}
+
+/* Looks at the parameters only now and then, since that waits for all of them. */
+static void train_both(
+    const struct problem *problem, int64_t window_ranks, enum dtr_kernel_choice kernels)
+{
+    struct trainee trainee;
+    struct dtr_replica *alone = problem_replica(problem, 0, SHARDS, 1, kernels);
+    struct dtr_loader *loader = problem_loader(problem, 0, SHARDS);
+    begin_training(&trainee, problem, window_ranks, kernels);
+    for (int64_t step = 0; step < STEPS; step++) {
+        struct dtr_control all = train_step(&trainee, step);
+        struct dtr_step_result expected = train_alone(problem, alone, loader, step);
+        ck_assert_int_eq(all.loss.tree.depth, 1);
+        ck_assert_mem_eq(&all.loss.sums[0], &expected.loss.sums[0], sizeof(double));
+        ck_assert_int_eq(all.errors, expected.errors);
+        if (step == 5)
+            ck_assert_int_eq(trainee.replica->ops->evaluate(trainee.replica, &problem->samples),
+                alone->ops->evaluate(alone, &problem->samples));
+        if (step % 4 == 3)
+            check_weights(problem, &trainee, alone, step);
+    }
+    check_momenta(problem, &trainee, alone);
+    end_training(&trainee);
+    problem_replica_free(alone);
+    dtr_loader_free(loader);
+}
+
+START_TEST(test_ranks_train_like_one)
+{
+    struct problem problem = problem_create(problem_convnet, 61, SHARDS, 3);
+    for (int64_t window_ranks = 0; window_ranks < 3; window_ranks++) {
+        train_both(&problem, window_ranks, DTR_KERNELS_REFERENCE);
+        train_both(&problem, window_ranks, DTR_KERNELS_ONEDNN);
+    }
     problem_free(&problem);
 }
 END_TEST
@@ -67,7 +203,7 @@ START_TEST(test_evaluation_is_exact)
         double expected = (double)replica->ops->evaluate(replica, &all) / (double)counts[i];
         ck_assert_double_eq(share, expected);
     }
-    replica->ops->destroy(replica);
+    problem_replica_free(replica);
     problem_free(&problem);
 }
 END_TEST
@@ -75,9 +211,8 @@ END_TEST
 static Suite *make_suite(void)
 {
     Suite *suite = suite_create("replica on ranks");
-    TCase *tcase = tcase_create("replica on ranks");
-    tcase_add_test(tcase, test_ranks_have_the_gradient_of_one);
+    TCase *tcase = add_case(suite, "replica on ranks");
+    tcase_add_test(tcase, test_ranks_train_like_one);
     tcase_add_test(tcase, test_evaluation_is_exact);
-    suite_add_tcase(suite, tcase);
     return suite;
 }

@@ -105,10 +105,11 @@ static void assert_all_near(const struct fixture *fixture, const struct fixture_
     if (!fixture->first)
         assert_near(fixture, "diff_src", fixture->src_count, actual->diff_src, expected->diff_src,
             unit * (double)(window * layer->out.c));
-    assert_near(fixture, "diff_kernel", fixture->kernel_count, actual->diff_kernel,
+    int64_t nodes = expected->open_nodes;
+    assert_near(fixture, "diff_kernel", nodes * fixture->kernel_count, actual->diff_kernel,
         expected->diff_kernel, unit * (double)outputs);
-    assert_near(fixture, "diff_bias", fixture->bias_count, actual->diff_bias, expected->diff_bias,
-        unit * (double)outputs);
+    assert_near(fixture, "diff_bias", nodes * fixture->bias_count, actual->diff_bias,
+        expected->diff_bias, unit * (double)outputs);
 }
 
 static void compare_with_reference(struct fixture *fixture, double step, struct dtr_random *random)
@@ -173,9 +174,10 @@ static bool same_bits(int64_t count, const float *a, const float *b)
 static void assert_same_bits(
     const struct fixture *fixture, const struct fixture_result *a, const struct fixture_result *b)
 {
-    bool same = same_bits(fixture->dst_count, a->dst, b->dst) &&
-                same_bits(fixture->kernel_count, a->diff_kernel, b->diff_kernel) &&
-                same_bits(fixture->bias_count, a->diff_bias, b->diff_bias) &&
+    int64_t nodes = a->open_nodes;
+    bool same = nodes == b->open_nodes && same_bits(fixture->dst_count, a->dst, b->dst) &&
+                same_bits(nodes * fixture->kernel_count, a->diff_kernel, b->diff_kernel) &&
+                same_bits(nodes * fixture->bias_count, a->diff_bias, b->diff_bias) &&
                 (fixture->first || same_bits(fixture->src_count, a->diff_src, b->diff_src));
     ck_assert_msg(same, "%s: other bits", fixture_describe(fixture));
 }
@@ -203,47 +205,55 @@ START_TEST(test_parts_do_not_matter)
 }
 END_TEST
 
-/* What slice i of a fixture gives on a plan of its own, as that plan's slice 0. */
-static void run_alone(const struct fixture *fixture, int64_t i, struct fixture_result *result_out)
-{
-    struct fixture alone = *fixture;
-    alone.run.first += i;
-    alone.run.count = 1;
-    alone.src_count /= fixture->run.count;
-    alone.dst_count /= fixture->run.count;
-    alone.src += i * alone.src_count;
-    alone.diff_dst += i * alone.dst_count;
-    fixture_run(&alone, onednn_kernel(&fixture->layer), result_out);
-}
-
 /* A slice's result does not depend on its index or its neighbours, and the gradients are the tree
  * sums of the slices'. */
+static void compare_with_slices(struct fixture *fixture, struct dtr_random *random)
+{
+    const struct dtr_kernel *kernel = onednn_kernel(&fixture->layer);
+    struct fixture_result all, apart;
+    fixture_fill(fixture, FINE, random);
+    fixture_run(fixture, kernel, &all);
+    fixture_run_apart(fixture, kernel, &apart);
+    assert_same_bits(fixture, &all, &apart);
+    fixture_result_free(&all);
+    fixture_result_free(&apart);
+    fixture_free(fixture);
+}
+
 START_TEST(test_slices)
 {
     struct dtr_random random = random_of_test((uint64_t)_i);
     struct fixture fixture = draw_any(&random, _i);
-    fixture_fill(&fixture, FINE, &random);
-    int64_t slices = fixture.run.count;
-    int64_t dst_count = fixture.dst_count / slices, src_count = fixture.src_count / slices;
-    size_t kernel_bytes = (size_t)fixture.kernel_count * sizeof(float);
-    float *kernels = malloc((size_t)slices * kernel_bytes), *sum = malloc(kernel_bytes);
-    struct fixture_result all, alone;
-    fixture_run(&fixture, onednn_kernel(&fixture.layer), &all);
-    for (int64_t i = 0; i < slices; i++) {
-        run_alone(&fixture, i, &alone);
-        ck_assert(same_bits(dst_count, all.dst + i * dst_count, alone.dst));
-        ck_assert(
-            fixture.first || same_bits(src_count, all.diff_src + i * src_count, alone.diff_src));
-        memcpy(kernels + i * fixture.kernel_count, alone.diff_kernel, kernel_bytes);
-        fixture_result_free(&alone);
-    }
-    dtr_tree_sum(fixture.run, kernels, fixture.kernel_count, 0, fixture.kernel_count, sum);
-    ck_assert_msg(same_bits(fixture.kernel_count, sum, all.diff_kernel), "%s: not the tree's sum",
-        fixture_describe(&fixture));
-    free(kernels);
-    free(sum);
-    fixture_result_free(&all);
-    fixture_free(&fixture);
+    compare_with_slices(&fixture, &random);
+}
+END_TEST
+
+/* Runs that are no subtree: gradients of more than one open node. */
+static const struct dtr_shard_run open_runs[] = {
+    {1, 3, 8}, {3, 2, 5}, {2, 3, 8}, {0, 7, 8}, {1, 6, 8}};
+enum { OPEN_RUNS = sizeof open_runs / sizeof *open_runs };
+
+static struct fixture draw_open(struct dtr_random *random, int number)
+{
+    struct fixture fixture = draw_any(random, number);
+    fixture.run = open_runs[number / 2 % OPEN_RUNS];
+    ck_assert_int_gt(dtr_tree_of(fixture.run).depth, 1);
+    return fixture;
+}
+
+START_TEST(test_open_nodes)
+{
+    struct dtr_random random = random_of_test((uint64_t)(100 + _i));
+    struct fixture fixture = draw_open(&random, _i);
+    compare_with_reference(&fixture, _i < 2 * OPEN_RUNS ? EXACT : FINE, &random);
+}
+END_TEST
+
+START_TEST(test_open_nodes_by_slices)
+{
+    struct dtr_random random = random_of_test((uint64_t)(200 + _i));
+    struct fixture fixture = draw_open(&random, _i);
+    compare_with_slices(&fixture, &random);
 }
 END_TEST
 
@@ -510,6 +520,7 @@ static Suite *make_suite(void)
     tcase_add_loop_test(tcase, test_dense, 0, 40);
     tcase_add_test(tcase, test_dense_wide);
     tcase_add_loop_test(tcase, test_inference, 0, 20);
+    tcase_add_loop_test(tcase, test_open_nodes, 0, 4 * OPEN_RUNS);
     tcase_add_loop_test(tcase, test_padding_channels, 0, 8);
     tcase_add_loop_test(tcase, test_nan_stays, 0, 2);
     suite_add_tcase(suite, tcase);
@@ -517,6 +528,7 @@ static Suite *make_suite(void)
     tcase_set_timeout(tcase, 60);
     tcase_add_loop_test(tcase, test_parts_do_not_matter, 0, 20);
     tcase_add_loop_test(tcase, test_slices, 0, 40);
+    tcase_add_loop_test(tcase, test_open_nodes_by_slices, 0, 4 * OPEN_RUNS);
     tcase_add_loop_test(tcase, test_threads_do_not_matter, 0, 20);
     tcase_add_loop_test(tcase, test_steps_do_not_matter, 0, 10);
     tcase_add_loop_test(tcase, test_no_other_threads, 0, 2);

@@ -1,3 +1,4 @@
+#include "dtrain/gradsync.h"
 #include "dtrain/options.h"
 #include "dtrain/random.h"
 #include "dtrain/replica.h"
@@ -182,6 +183,7 @@ static const struct {
     {"progress", AT(progress), "auto"},
     {"overlap", AT(overlap), "yes"},
     {"bucket-bytes", AT(bucket_bytes), NULL},
+    {"window-ranks", AT(window_ranks), NULL},
     {"kernels", AT(kernels), "auto"},
     {"dry-run", AT(dry_run), "no"},
 #undef AT
@@ -216,7 +218,8 @@ START_TEST(test_values)
 {
     struct parsed parsed = PARSE(TRAIN, "--data", "d", "--epochs", "2.5", "--lr=.125",
         "--batch-size=128", "--lr-scaling", "sqrt", "--weight-decay-on=all", "--shuffle=no",
-        "--reduce", "allreduce", "--progress", "no", "--kernels=reference", "--dry-run");
+        "--reduce", "allreduce", "--progress", "no", "--kernels=reference", "--dry-run",
+        "--window-ranks", "3", "--bucket-bytes=67108864");
     const struct dtr_options *options = &parsed.options;
     ck_assert_msg(parsed.status == DTR_OK, "%s", parsed.error.message);
     ck_assert_str_eq(options->data, "d");
@@ -225,13 +228,21 @@ START_TEST(test_values)
     ck_assert_int_eq(options->lr_scaling, DTR_SCALING_SQRT);
     ck_assert_int_eq(options->weight_decay_on, 1);
     ck_assert_int_eq(options->reduce, DTR_REDUCE_ALLREDUCE);
+    ck_assert_int_eq(options->window_ranks, 3);
+    ck_assert_int_eq(options->bucket_bytes, 1 << 26);
     ck_assert_int_eq(options->progress, DTR_NO);
     ck_assert_int_eq(options->kernels, DTR_KERNELS_REFERENCE);
     ck_assert(!options->shuffle && options->overlap && options->dry_run);
 
+    struct parsed tree = PARSE(TRAIN, "--reduce=tree");
+    ck_assert_int_eq(tree.status, DTR_OK);
+    ck_assert_int_eq(tree.options.reduce, DTR_REDUCE_TREE);
+
     dtr_options_default(&parsed.options);
     ck_assert(options->data == NULL && options->checkpoint_dir == NULL);
     ck_assert(options->steps == 0 && options->threads == 0 && options->bucket_bytes == 0);
+    ck_assert_int_eq(options->window_ranks, 0);
+    ck_assert_int_eq(options->reduce, DTR_REDUCE_AUTO);
     ck_assert(options->epochs == 10 && options->momentum == 0.9 && options->weight_decay == 5e-4);
     ck_assert_int_eq(options->optimizer, DTR_OPTIMIZER_SGD);
     ck_assert_int_eq(options->progress, DTR_AUTO);
@@ -381,7 +392,10 @@ static const struct {
     {TRAIN, {"--steps", "0"}, "--steps takes a whole number from 1 to 1000000000000, not \"0\""},
     {TRAIN, {"--threads", "0"}, "--threads takes a whole number from 1 to 1024, not \"0\""},
     {TRAIN, {"--shards", "4194305"}, "--shards takes a whole number from 1 to 4194304, not"},
-    {TRAIN, {"--bucket-bytes", "3"}, "--bucket-bytes takes a whole number from 4 to 1073741824"},
+    {TRAIN, {"--bucket-bytes", "3"}, "--bucket-bytes takes a whole number from 4 to 67108864"},
+    {TRAIN, {"--bucket-bytes", "67108865"}, "from 4 to 67108864, not \"67108865\""},
+    {TRAIN, {"--window-ranks", "0"}, "--window-ranks takes a whole number from 1 to 1000000, not"},
+    {TRAIN, {"--window-ranks", "1000001"}, "from 1 to 1000000, not \"1000001\""},
     {TRAIN, {"--validation-size", "-1"}, "--validation-size takes a whole number from 0 to"},
     {TRAIN, {"--keep", "0"}, "--keep takes a whole number from 1 to 1000000000, not \"0\""},
     {TRAIN, {"--seed", "-1"},
@@ -392,8 +406,9 @@ static const struct {
     {TRAIN, {"--momentum", "1.01"}, "--momentum takes a number from 0 to 1, not \"1.01\""},
     /* choices */
     {TRAIN, {"--optimizer", "adam"}, "--optimizer takes sgd, not \"adam\""},
-    {TRAIN, {"--reduce", "tree"}, "--reduce takes auto or allreduce, not \"tree\""},
-    {TRAIN, {"--reduce", "auto|allreduce"}, "not \"auto|allreduce\""},
+    {TRAIN, {"--reduce", "ring"}, "--reduce takes auto, tree or allreduce, not \"ring\""},
+    {TRAIN, {"--reduce", "auto|tree"}, "not \"auto|tree\""},
+    {TRAIN, {"--reduce", "tree|allreduce"}, "not \"tree|allreduce\""},
     {TRAIN, {"--reduce", "all"}, "not \"all\""},
     {TRAIN, {"--reduce", "autos"}, "not \"autos\""},
     {TRAIN, {"--progress", "on"}, "--progress takes auto, yes or no, not \"on\""},

@@ -1,16 +1,29 @@
 /*
- * Gradient exchange: sums the gradient slabs of all ranks, bucket by bucket, while the backward
- * pass is still running. Collective: all ranks make the same calls with the same arguments in the
- * same order. Knows no models.
+ * The exchange: sums the ranks' gradients bucket by bucket while the backward pass is still
+ * running, lets each rank update the parameters of a share of every bucket, and brings the updated
+ * parameters back to everyone, who waits for a layer's only where the next forward pass needs them.
+ * Knows no models.
+ *
+ * --reduce tree: sums in the order of the shard tree, so the bits do not depend on the number of
+ * ranks. Ranks of a host work in memory that they share (a *window*): each reads the others'
+ * gradients where they are, and all read the same parameters. Between such groups of ranks a bucket
+ * takes a reduce-scatter by recursive halving and an allgather by recursive doubling (Thakur,
+ * Rabenseifner, Gropp: "Optimization of collective communication operations in MPICH", 2005), in
+ * at most 2 log2(groups) + 1 messages a rank.
+ *
+ * --reduce allreduce: one MPI_Iallreduce per bucket, and every rank updates everything; equal bits
+ * for the same number of ranks.
  *
  * Buckets are contiguous ranges of the slab, numbered from its end, since backward completes the
- * last layers first. --reduce allreduce: one MPI_Iallreduce per bucket; equal bits for the same
- * number of ranks.
+ * last layers first. Collective: all ranks make the same calls in the same order; only arrived()
+ * and wait() may be called with other ranges and at other times. One thread calls.
  */
 #ifndef DTRAIN_GRADSYNC_H
 #define DTRAIN_GRADSYNC_H
 
 #include "dtrain/status.h"
+#include "dtrain/threads.h"
+#include "dtrain/tree.h"
 #include "dtrain/world.h"
 
 #include <stdbool.h>
@@ -18,22 +31,75 @@
 
 struct dtr_gradsync;
 
-struct dtr_range {
-    int64_t first, count;
+/* auto is the tree. */
+enum dtr_reduce { DTR_REDUCE_AUTO, DTR_REDUCE_TREE, DTR_REDUCE_ALLREDUCE };
+
+/* Elements of the slab that this rank updates: [first, first + count). `place` is the first one's
+ * number among all that this rank updates, where it may keep what belongs to them. */
+struct dtr_share {
+    int64_t first, count, place;
 };
 
-/* `gradients` [count] is summed in place. bucket_bytes > 0 is the size of a bucket (the last one
- * may be smaller). Without overlap nothing is sent before the backward pass has ended. */
-enum dtr_status dtr_gradsync_create(struct dtr_world *world, float *gradients, int64_t count,
-    int64_t bucket_bytes, bool overlap, struct dtr_gradsync **sync_out, struct dtr_error *error);
+/* Updates a share's parameters by its gradient [count]. Called for parts of shares, by any thread
+ * and by several at a time. */
+typedef void dtr_apply(void *context, struct dtr_share share, const float *gradient);
+
+struct dtr_gradsync_config {
+    int64_t count;            /* floats of a slab */
+    struct dtr_shard_run run; /* this rank's: dtr_shard_run_of(shards, place, size) */
+    enum dtr_reduce reduce;
+    int64_t bucket_bytes; /* of gradients, > 0; the lowest bucket may be smaller */
+    bool overlap;         /* send while the backward pass is running */
+    int64_t window_ranks; /* ranks of a host that share a window, at most; 0: all; 1: no windows */
+    struct dtr_threads *threads; /* add and update where nobody else computes */
+    dtr_apply *apply;
+    void *context; /* of apply */
+};
+
+/* Fails on all ranks together; those to blame have the reason in `error`, so dtr_world_agree() is
+ * due. */
+enum dtr_status dtr_gradsync_create(struct dtr_world *world,
+    const struct dtr_gradsync_config *config, struct dtr_gradsync **sync_out,
+    struct dtr_error *error);
 void dtr_gradsync_free(struct dtr_gradsync *sync);
 
-/* Gradients at or above `first` are final on this rank: starts their buckets, and lets those under
- * way progress. A dtr_gradients_ready. */
+/* The memory that the exchange works on, its own until it is freed. A slab of parameters [count],
+ * which other ranks may share: what is written to it, all write alike. And for each open node of
+ * this rank's run (dtr_tree_of) a slab of gradients, *stride_out floats after the one before. */
+float *dtr_gradsync_weights(struct dtr_gradsync *sync);
+float *dtr_gradsync_gradients(struct dtr_gradsync *sync, int64_t *stride_out);
+
+/* How many elements this rank updates. */
+int64_t dtr_gradsync_share_count(const struct dtr_gradsync *sync);
+
+/* Begins a step, before its backward pass: waits for all parameters of the last one. */
+void dtr_gradsync_begin(struct dtr_gradsync *sync);
+
+/* Gradients at or above `first` are final on this rank, and the parameters there are no longer
+ * read in this step: starts what can be started, and goes on with what is under way. The last call
+ * of a step is for 0; without overlap it does the whole exchange. */
 void dtr_gradsync_ready(void *sync, int64_t first);
 
-/* After ready(0): waits for the next bucket and returns it; false when all have been returned,
- * which also ends the step. */
-bool dtr_gradsync_next(struct dtr_gradsync *sync, struct dtr_range *bucket_out);
+/* Whether the parameters [first, first + count) are those of the last step that was begun and
+ * ended; wait() waits until they are. */
+bool dtr_gradsync_arrived(void *sync, int64_t first, int64_t count);
+void dtr_gradsync_wait(void *sync, int64_t first, int64_t count);
+
+/* Puts what the ranks keep for their shares, `mine` [share_count], together to a slab on rank 0
+ * (slab_out is NULL elsewhere; elements that belong to no tensor become anything). Between steps.
+ */
+void dtr_gradsync_gather(struct dtr_gradsync *sync, const float *mine, float *slab_out);
+
+/* What it has done on this rank since it was made, and what it takes. */
+struct dtr_gradsync_stats {
+    int64_t buckets;
+    int64_t groups, group_size; /* windows of the job, ranks of this one */
+    int64_t messages;           /* sent; MPI_Iallreduce's own are not seen */
+    int64_t bytes;              /* in them (allreduce: bytes handed to MPI) */
+    int64_t memory_bytes;       /* parameters, gradients and buffers that this rank allocated */
+    bool windows_failed;        /* memory to share was wanted but could not be had */
+    bool progress;              /* a thread moves messages while others compute */
+};
+struct dtr_gradsync_stats dtr_gradsync_stats(const struct dtr_gradsync *sync);
 
 #endif

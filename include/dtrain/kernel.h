@@ -30,8 +30,9 @@ struct dtr_kernel {
     enum dtr_status (*create)(struct dtr_plan *plan, struct dtr_error *error);
     void (*destroy)(struct dtr_plan *plan);
 
-    /* New parameters: kernel and bias in canonical layout, which stay where they are and
-     * keep their values until the next call. Called by one thread. NULL for layers without. */
+    /* New parameters: kernel and bias in canonical layout, which stay where they are and keep
+     * their values until the layer's backward pass has ended. Called by one thread. NULL for layers
+     * without. */
     void (*update)(struct dtr_plan *plan, const float *kernel, const float *bias);
 
     /* One slice. Reads src, writes all of dst. Called by many threads, each with its own slice. */
@@ -43,9 +44,10 @@ struct dtr_kernel {
         float *diff_dst, float *diff_src);
 
     /* Part `part` of `parts` (disjoint, together everything; any number gives the same bits) of the
-     * gradients of kernel and bias, canonical layout, summed over the rank's slices in tree order.
-     * src_all and diff_dst_all are the slices' buffers, one after another. NULL for layers without
-     * parameters. */
+     * gradients of kernel and bias, canonical layout, summed over the rank's slices as far as the
+     * tree allows: those of open node k lie k * sum_stride floats further on. src_all and
+     * diff_dst_all are the slices' buffers, one after another. NULL for layers without parameters.
+     */
     void (*reduce)(struct dtr_plan *plan, int part, int parts, const float *src_all,
         const float *diff_dst_all, float *diff_kernel, float *diff_bias);
 };
@@ -64,6 +66,7 @@ struct dtr_plan {
     struct dtr_shard_run run; /* training: slice i belongs to shard run.first + i */
     int64_t lanes;            /* `slice` is below this: run.count, for inference the threads */
     int threads;              /* `parts` is at most this */
+    int64_t sum_stride;       /* floats from an open node's gradients to the next one's */
     bool training;            /* inference plans only do forward, and keep nothing for backward */
     bool first;               /* no diff_src is needed */
     int64_t src_block, dst_block;

@@ -42,9 +42,6 @@ struct dtr_batch {
 /* Samples of shard s are [first, end) of the training set. */
 int64_t dtr_shard_first(int64_t train_count, int64_t shards, int64_t shard);
 
-/* Rank r of R owns shards [first(r), first(r + 1)). */
-int64_t dtr_rank_first_shard(int64_t shards, int rank, int ranks);
-
 /* ceil(largest shard / slice). */
 int64_t dtr_steps_per_epoch(int64_t train_count, int64_t shards, int64_t slice);
 

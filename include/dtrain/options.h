@@ -32,19 +32,19 @@ struct dtr_options {
     bool shuffle;
     int64_t seed;
     int64_t threads;            /* 0: the rank's fair share of cores */
-    int reduce;                 /* enum dtr_reduce */
+    int reduce;                 /* enum dtr_reduce (gradsync.h) */
     const char *checkpoint_dir; /* NULL: the default; "none": write none */
     int64_t checkpoint_every, keep;
     int progress; /* enum dtr_tristate */
     bool overlap;
     int64_t bucket_bytes; /* 0: chosen */
+    int64_t window_ranks; /* 0: all of a host */
     int kernels;          /* enum dtr_kernel_choice */
     bool dry_run;
 };
 
 enum dtr_optimizer_kind { DTR_OPTIMIZER_SGD };
 enum dtr_lr_scaling { DTR_SCALING_NONE, DTR_SCALING_LINEAR, DTR_SCALING_SQRT };
-enum dtr_reduce { DTR_REDUCE_AUTO, DTR_REDUCE_ALLREDUCE };
 
 enum dtr_option_type {
     DTR_OPTION_TEXT,   /* const char * */

@@ -3,8 +3,8 @@
  * later CUDA) backend. All functions are local. Memory and plans are made by compile; a step
  * allocates nothing.
  *
- * Slabs (parameters, gradients, momenta) have the model's slab_count floats; their inner layout is
- * the replica's own, the same on all ranks. get and set speak the canonical layout.
+ * Slabs (parameters, gradients) have the model's slab_count floats; their inner layout is the
+ * replica's own, the same on all ranks. get and set speak the canonical layout.
  */
 #ifndef DTRAIN_REPLICA_H
 #define DTRAIN_REPLICA_H
@@ -12,6 +12,7 @@
 #include "dtrain/loader.h"
 #include "dtrain/model.h"
 #include "dtrain/status.h"
+#include "dtrain/threads.h"
 #include "dtrain/tree.h"
 
 #include <stdbool.h>
@@ -19,50 +20,66 @@
 
 struct dtr_replica;
 
-enum dtr_slab { DTR_SLAB_WEIGHTS, DTR_SLAB_MOMENTUM };
-
 enum dtr_kernel_choice { DTR_KERNELS_AUTO, DTR_KERNELS_REFERENCE, DTR_KERNELS_ONEDNN };
+
+/* Who sums the gradients over ranks and updates the parameters, as the replica sees it. Called by
+ * the thread that runs the step. */
+struct dtr_exchange {
+    void *context;
+    /* Gradients of slab elements at or above `first` are final on this rank, and this step no
+     * longer reads the parameters there. `first` never grows within a step; the last is 0. */
+    void (*ready)(void *context, int64_t first);
+    /* Whether the parameters [first, first + count) are the newest; wait until they are. */
+    bool (*arrived)(void *context, int64_t first, int64_t count);
+    void (*wait)(void *context, int64_t first, int64_t count);
+    /* The slab of parameters; for each open node of the run a slab of gradients, `stride` floats
+     * after the one before. */
+    float *weights, *gradients;
+    int64_t stride;
+    int64_t share_count; /* parameters that this rank updates: momenta that it keeps */
+};
 
 struct dtr_replica_config {
     const struct dtr_model *model; /* must outlive the replica */
+    struct dtr_threads *threads;   /* likewise */
     struct dtr_shard_run run;      /* the rank's shards; count 0 for evaluation alone */
     int64_t slice;                 /* samples a shard gives to a batch */
-    int threads;
-    uint64_t seed; /* of dropout */
+    uint64_t seed;                 /* of dropout */
     enum dtr_kernel_choice kernels;
     float momentum, weight_decay;
-    bool decay_all_kernels; /* not only dense layers' kernels and biases */
+    bool decay_all_kernels;       /* not only dense layers' kernels and biases */
+    struct dtr_exchange exchange; /* all NULL: the replica has slabs of its own, and updates all */
 };
 
 /* What one step's forward pass found on this rank's samples. */
 struct dtr_step_result {
-    double loss; /* sum over samples, in tree order over shards */
+    struct dtr_tree_scalar loss; /* sum over samples */
     int64_t errors;
 };
 
-/* Gradients of slab elements at or above `first` are final on this rank. Called by the thread that
- * runs the step, with ever smaller `first`, the last time with 0. */
-typedef void dtr_gradients_ready(void *context, int64_t first);
-
 struct dtr_replica_ops {
     const char *name;
-    /* Forward and backward of one batch; the gradient is the mean over the batch's real samples,
-     * summed over this rank's shards. */
-    void (*step)(struct dtr_replica *replica, const struct dtr_batch *batch,
-        dtr_gradients_ready *ready, void *context, struct dtr_step_result *result_out);
-    /* Forward alone, dropout included: the loss of a batch at the current weights. */
-    void (*measure)(struct dtr_replica *replica, const struct dtr_batch *batch,
+    /* The loss of a batch at the newest parameters, dropout included. Waits for each layer's. */
+    void (*forward)(struct dtr_replica *replica, const struct dtr_batch *batch,
         struct dtr_step_result *result_out);
-    /* The gradient slab, for gradsync to sum in place. */
-    float *(*gradients)(struct dtr_replica *replica);
-    /* Optimizer update of slab elements [first, first + count). */
-    void (*apply)(struct dtr_replica *replica, int64_t first, int64_t count, float rate);
+    /* The gradient of the batch that forward has just seen: of the mean over its real samples,
+     * summed over this rank's shards. Tells the exchange what is ready. */
+    void (*backward)(struct dtr_replica *replica, const struct dtr_batch *batch);
+    /* Optimizer update of slab elements [first, first + count) by their gradient [count]; `place`
+     * is the first one's number among those that this rank updates. By any thread. */
+    void (*apply)(struct dtr_replica *replica, int64_t first, int64_t count, int64_t place,
+        const float *gradient, float rate);
+    /* What follows waits for all parameters. */
     /* decay / 2 * sum of squares of the decayed parameters: the loss's regularization term. */
     double (*decay_loss)(struct dtr_replica *replica);
     /* Number of misclassified samples. */
     int64_t (*evaluate)(struct dtr_replica *replica, const struct dtr_samples *samples);
-    void (*get)(struct dtr_replica *replica, enum dtr_slab which, float *slab_out);
-    void (*set)(struct dtr_replica *replica, enum dtr_slab which, const float *slab);
+    void (*get)(struct dtr_replica *replica, float *weights_out);
+    void (*set)(struct dtr_replica *replica, const float *weights);
+    /* The slab of gradients, and the momenta [share_count] of the elements that this rank updates.
+     */
+    const float *(*gradients)(struct dtr_replica *replica);
+    const float *(*momenta)(struct dtr_replica *replica);
     /* A line per layer for the plan: name, output shape, kernel. Returns false past the end. */
     bool (*describe)(struct dtr_replica *replica, int layer, char *line_out, int64_t line_bytes);
     void (*destroy)(struct dtr_replica *replica);

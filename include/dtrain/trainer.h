@@ -27,11 +27,15 @@ struct dtr_trainer {
 
     struct dtr_model *model;
     struct dtr_schedule schedule;
+    struct dtr_threads *threads;
     struct dtr_loader *loader;
-    struct dtr_replica *replica;
     struct dtr_gradsync *sync;
+    struct dtr_replica *replica;
+    float rate;     /* of the step whose gradients are being exchanged */
+    bool same_cpus; /* all ranks' instruction sets are alike */
 
-    struct dtr_checkpoint_writer *writer; /* rank 0; NULL: write none */
+    bool checkpoints;                     /* are written */
+    struct dtr_checkpoint_writer *writer; /* rank 0 */
     char *checkpoint_folder;              /* rank 0 */
     float *weights, *momentum;            /* rank 0: canonical snapshots of what is written */
 };

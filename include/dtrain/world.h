@@ -10,11 +10,15 @@
 #define DTRAIN_WORLD_H
 
 #include "dtrain/status.h"
+#include "dtrain/tree.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct dtr_world {
     int rank, size;
+    int place; /* in the order in which ranks of a host are neighbours: by the host's lowest rank,
+                  then by rank. Shards are dealt out in this order. */
     int node_rank, node_size; /* among the ranks that share this host's memory */
     int nodes;
     char host[64];
@@ -48,16 +52,26 @@ _Noreturn void dtr_world_abort(
 /* Rank 0's bytes for everyone. */
 void dtr_world_broadcast(struct dtr_world *world, void *data, int64_t bytes);
 
-/* What a step decides on; sums over ranks, in place. */
+/* What a step decides on: a sum over ranks, the loss in the order of the shard tree. */
 struct dtr_control {
-    double loss;    /* sum over samples */
-    int64_t errors; /* misclassified */
-    int64_t count;  /* samples */
+    struct dtr_tree_scalar loss; /* sum over samples; of this rank's run of shards, then of all */
+    int64_t errors;              /* misclassified samples */
 };
-void dtr_world_sum_control(struct dtr_world *world, struct dtr_control *control);
+
+/* Starts to sum while this rank goes on, and waits for the result; one at a time. */
+void dtr_world_start_control(struct dtr_world *world, const struct dtr_control *mine);
+void dtr_world_finish_control(struct dtr_world *world, struct dtr_control *all_out);
 
 /* Sum modulo 2^64. */
 uint64_t dtr_world_sum_u64(struct dtr_world *world, uint64_t value);
+
+/* Whether all ranks have the same value. */
+bool dtr_world_same(struct dtr_world *world, uint64_t value);
+
+/* The same, with a culprit: ranks whose value is not that of the majority (where there is none, not
+ * rank 0's) get a DTR_FAILED that names `what` and both values; dtr_world_agree() is due then. */
+enum dtr_status dtr_world_compare(
+    struct dtr_world *world, uint64_t value, const char *what, struct dtr_error *error);
 
 void dtr_world_barrier(struct dtr_world *world);
 

@@ -43,12 +43,14 @@ static enum dtr_status compile_layer(
         .lanes = network->lanes,
         .threads = dtr_threads_count(config->threads),
         .training = config->training,
+        .sum_stride = config->exchange->stride,
         .first = number <= network->first_trained,
         .src_block = block_below,
         .dropout = network->dropout};
     const struct dtr_kernel *kernel = choose_kernel(model, config->kernels);
     if (kernel->create(&layer->plan, error) != DTR_OK)
         return error->status;
+    layer->stale = model->kernel >= 0;
     layer->plan.kernel = kernel; /* from here on there is something to destroy */
     layer->source_count = dtr_layout_count(model->in, layer->plan.src_block, config->n);
     layer->result_count = dtr_layout_count(model->out, layer->plan.dst_block, config->n);
@@ -159,21 +161,58 @@ static float *tensor_of(const struct dtr_model *model, float *slab, int tensor)
     return tensor < 0 ? NULL : slab + model->tensors[tensor].offset;
 }
 
-void network_update(struct network *network, const float *weights)
+void network_forget(struct network *network)
 {
-    const struct dtr_model *model = network->config.model;
-    for (int i = 0; i < network->count; i++) {
-        struct dtr_plan *plan = &network->layers[i].plan;
-        if (plan->layer->kernel >= 0)
-            plan->kernel->update(plan, weights + model->tensors[plan->layer->kernel].offset,
-                weights + model->tensors[plan->layer->bias].offset);
-    }
+    for (int i = 0; i < network->count; i++)
+        network->layers[i].stale = network->layers[i].plan.layer->kernel >= 0;
 }
 
-/* From the images in place to the logits, on one lane. */
-static const float *forward(struct network *network, int64_t lane)
+/* Whether a layer's part of the slab, its kernel and the bias that follows, is the newest. */
+static bool arrived(const struct network *network, int number, bool wait)
 {
-    for (int i = 0; i < network->count; i++) {
+    const struct dtr_exchange *exchange = network->config.exchange;
+    const struct dtr_layer *layer = network->layers[number].plan.layer;
+    const struct dtr_tensor *kernel = &network->config.model->tensors[layer->kernel];
+    const struct dtr_tensor *bias = &network->config.model->tensors[layer->bias];
+    int64_t count = bias->offset + bias->count - kernel->offset;
+    if (wait)
+        exchange->wait(exchange->context, kernel->offset, count);
+    return wait || exchange->arrived(exchange->context, kernel->offset, count);
+}
+
+static void refresh(struct network *network, int number)
+{
+    struct network_layer *layer = &network->layers[number];
+    const struct dtr_model *model = network->config.model;
+    float *weights = network->config.exchange->weights;
+    if (!layer->stale)
+        return;
+    arrived(network, number, true);
+    layer->plan.kernel->update(&layer->plan, tensor_of(model, weights, layer->plan.layer->kernel),
+        tensor_of(model, weights, layer->plan.layer->bias));
+    layer->stale = false;
+}
+
+void network_wait(struct network *network)
+{
+    for (int i = 0; i < network->count; i++)
+        refresh(network, i);
+}
+
+/* Waits for layer `first`; returns the end of those that can run now. */
+static int refresh_from(struct network *network, int first)
+{
+    int end = first;
+    do {
+        refresh(network, end++);
+    } while (end < network->count && (!network->layers[end].stale || arrived(network, end, false)));
+    return end;
+}
+
+/* Layers [first, end) on one lane; the result is the last one's. */
+static const float *forward(struct network *network, int64_t lane, int first, int end)
+{
+    for (int i = first; i < end; i++) {
         struct network_layer *layer = &network->layers[i];
         float *source = layer->source + lane * layer->source_count;
         if (i > 0 && layer->source != layer[-1].result)
@@ -183,7 +222,7 @@ static const float *forward(struct network *network, int64_t lane)
         layer->plan.kernel->forward(
             &layer->plan, lane, source, layer->result + lane * layer->result_count);
     }
-    const struct network_layer *last = &network->layers[network->count - 1];
+    const struct network_layer *last = &network->layers[end - 1];
     return last->result + lane * last->result_count;
 }
 
@@ -200,36 +239,48 @@ const float *network_infer(
     for (int64_t i = 0; i < count; i++)
         dtr_scale_pixels(shape, images + i * dtr_shape_count(shape),
             network->layers[0].plan.src_block, image_place(network, lane, i));
-    return forward(network, lane);
+    return forward(network, lane, 0, network->count);
 }
 
 /* What the threads of a training step work on. */
 struct pass {
     struct network *network;
     const struct dtr_batch *batch;
-    float *gradients;
-    int layer; /* whose backward runs */
-    int diff;  /* network->diff[diff] holds the gradient of the layer's result */
+    int first, end; /* layers of a forward pass */
+    int layer;      /* whose backward runs */
+    int diff;       /* network->diff[diff] holds the gradient of the layer's result */
     int parts;
 };
+
+static void scale_slice(struct network *network, const struct dtr_slice *data, int64_t slice)
+{
+    for (int64_t i = 0; i < network->config.n; i++)
+        dtr_scale_pixels(network->config.model->input, data->images[i],
+            network->layers[0].plan.src_block, image_place(network, slice, i));
+}
+
+/* The gradient of the logits goes to where backward begins. */
+static void measure_slice(struct pass *pass, const float *logits, int64_t slice)
+{
+    struct network *network = pass->network;
+    const struct dtr_slice *data = &pass->batch->slices[slice];
+    const struct network_layer *last = &network->layers[network->count - 1];
+    struct dtr_head_result result = dtr_softmax_head(network->config.n,
+        network->config.model->classes, logits, data->labels, data->samples,
+        1.0F / (float)pass->batch->real, network->diff[0] + slice * last->result_count);
+    network->losses[slice] = result.loss;
+    network->errors[slice] = result.errors;
+}
 
 static void forward_slice(void *context, int64_t slice, int thread)
 {
     struct pass *pass = context;
-    struct network *network = pass->network;
-    const struct dtr_slice *data = &pass->batch->slices[slice];
-    const struct dtr_model *model = network->config.model;
     (void)thread;
-    for (int64_t i = 0; i < network->config.n; i++)
-        dtr_scale_pixels(model->input, data->images[i], network->layers[0].plan.src_block,
-            image_place(network, slice, i));
-    const float *logits = forward(network, slice);
-    const struct network_layer *last = &network->layers[network->count - 1];
-    struct dtr_head_result result = dtr_softmax_head(network->config.n, model->classes, logits,
-        data->labels, data->samples, 1.0F / (float)pass->batch->real,
-        network->diff[pass->diff] + slice * last->result_count);
-    network->losses[slice] = result.loss;
-    network->errors[slice] = result.errors;
+    if (pass->first == 0)
+        scale_slice(pass->network, &pass->batch->slices[slice], slice);
+    const float *result = forward(pass->network, slice, pass->first, pass->end);
+    if (pass->end == pass->network->count)
+        measure_slice(pass, result, slice);
 }
 
 static void backward_slice(void *context, int64_t slice, int thread)
@@ -255,10 +306,11 @@ static void reduce_part(void *context, int64_t part, int thread)
     struct network *network = pass->network;
     struct network_layer *layer = &network->layers[pass->layer];
     const struct dtr_layer *model = layer->plan.layer;
+    float *gradients = network->config.exchange->gradients;
     (void)thread;
     layer->plan.kernel->reduce(&layer->plan, (int)part, pass->parts, layer->source,
-        network->diff[pass->diff], tensor_of(network->config.model, pass->gradients, model->kernel),
-        tensor_of(network->config.model, pass->gradients, model->bias));
+        network->diff[pass->diff], tensor_of(network->config.model, gradients, model->kernel),
+        tensor_of(network->config.model, gradients, model->bias));
 }
 
 void network_forward(struct network *network, const struct dtr_batch *batch, uint64_t seed)
@@ -267,18 +319,18 @@ void network_forward(struct network *network, const struct dtr_batch *batch, uin
     for (int64_t i = 0; i < network->lanes; i++)
         network->dropout[i] = (struct dtr_dropout_key){
             seed, (uint32_t)batch->epoch, batch->slices[i].samples};
-    dtr_threads_run(network->config.threads, network->lanes, forward_slice, &pass);
+    for (; pass.end < network->count; pass.first = pass.end) {
+        pass.end = refresh_from(network, pass.first);
+        dtr_threads_run(network->config.threads, network->lanes, forward_slice, &pass);
+    }
 }
 
-void network_backward(struct network *network, const struct dtr_batch *batch, float *gradients,
-    dtr_gradients_ready *ready, void *context)
+void network_backward(struct network *network, const struct dtr_batch *batch)
 {
     const struct dtr_model *model = network->config.model;
+    const struct dtr_exchange *exchange = network->config.exchange;
     struct dtr_threads *threads = network->config.threads;
-    struct pass pass = {.network = network,
-        .batch = batch,
-        .gradients = gradients,
-        .parts = dtr_threads_count(threads)};
+    struct pass pass = {.network = network, .batch = batch, .parts = dtr_threads_count(threads)};
     int64_t done = model->slab_count;
     for (int i = network->count - 1; i >= network->first_trained; i--) {
         const struct network_layer *layer = &network->layers[i];
@@ -288,7 +340,7 @@ void network_backward(struct network *network, const struct dtr_batch *batch, fl
             dtr_threads_run(threads, pass.parts, reduce_part, &pass);
             done = model->tensors[layer->plan.layer->kernel].offset;
         }
-        ready(context, done);
+        exchange->ready(exchange->context, done);
         bool converted = i > 0 && layer->source != layer[-1].result;
         pass.diff = (pass.diff + (converted ? 2 : 1)) % 3;
     }

@@ -15,7 +15,8 @@ struct network_config {
     const struct dtr_model *model;
     struct dtr_threads *threads;
     enum dtr_kernel_choice kernels;
-    int64_t n; /* samples of a slice */
+    const struct dtr_exchange *exchange; /* has the slabs; must outlive the network */
+    int64_t n;                           /* samples of a slice */
     bool training;
     struct dtr_shard_run run; /* training alone */
 };
@@ -26,6 +27,7 @@ struct network_layer {
     struct dtr_plan plan;
     int64_t source_count, result_count; /* floats of a slice */
     float *source, *result;             /* [lanes][count] */
+    bool stale;                         /* the plan has not seen the newest parameters */
 };
 
 struct network {
@@ -46,19 +48,21 @@ enum dtr_status network_compile(
     const struct network_config *config, struct network *network_out, struct dtr_error *error);
 void network_free(struct network *network);
 
-/* Tells every plan the parameters of a canonical slab, which must stay in place. */
-void network_update(struct network *network, const float *weights);
+/* All parameters change from now on. */
+void network_forget(struct network *network);
+
+/* Waits for all parameters and tells every plan. */
+void network_wait(struct network *network);
 
 /* Forward of `count` samples (at most n) on one lane; returns the logits [n, classes]. */
 const float *network_infer(
     struct network *network, int64_t lane, const uint8_t *images, int64_t count);
 
-/* A training batch on all threads: forward and loss (network->losses, errors), dropout included. */
+/* A training batch on all threads: forward and loss (network->losses, errors), dropout included.
+ * Each layer waits for its own parameters. */
 void network_forward(struct network *network, const struct dtr_batch *batch, uint64_t seed);
 
-/* The backward pass of the batch that network_forward() has just seen. Gradients go to the
- * canonical slab `gradients`; `ready` as in dtr_replica_ops.step(). */
-void network_backward(struct network *network, const struct dtr_batch *batch, float *gradients,
-    dtr_gradients_ready *ready, void *context);
+/* The backward pass of the batch that network_forward() has just seen. */
+void network_backward(struct network *network, const struct dtr_batch *batch);
 
 #endif

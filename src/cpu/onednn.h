@@ -125,8 +125,8 @@ static inline void onednn_relu_backward(int64_t count, const float *dst, float *
 static inline void onednn_reduce(const struct dtr_plan *plan, const float *partials, int64_t stride,
     int64_t count, int part, int parts, float *sum_out)
 {
-    dtr_tree_sum(
-        plan->run, partials, stride, count * part / parts, count * (part + 1) / parts, sum_out);
+    dtr_tree_sum(plan->run, partials, stride, count * part / parts, count * (part + 1) / parts,
+        sum_out, plan->sum_stride);
 }
 
 #endif

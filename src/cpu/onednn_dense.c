@@ -37,18 +37,6 @@ static void multiply(const struct dtr_plan *plan, char transposed_a, char transp
         plan);
 }
 
-/* Most entries that a run's stack of partial sums has at a time. */
-static int64_t stack_depth(struct dtr_shard_run run)
-{
-    int64_t entries = 0, most = 0;
-    for (int64_t i = 0; i < run.count; i++) {
-        entries++;
-        most = entries > most ? entries : most;
-        entries -= dtr_tree_merges(run, i);
-    }
-    return most;
-}
-
 static void destroy(struct dtr_plan *plan)
 {
     struct dense *dense = plan->state;
@@ -82,7 +70,7 @@ static enum dtr_status create(struct dtr_plan *plan, struct dtr_error *error)
         return DTR_OK;
     /* Tiles of the layer alone, not of the rank: the library may round by a tile's size. */
     dense->tile_rows = dense->out < TILE_FLOATS ? TILE_FLOATS / dense->out : 1;
-    dense->stack_floats = (stack_depth(plan->run) - 1) * dense->tile_rows * dense->out;
+    dense->stack_floats = (dtr_tree_most_entries(plan->run) - 1) * dense->tile_rows * dense->out;
     bool transpose = !plan->first && plan->n % 8 == 0;
     if ((transpose &&
             alloc_floats(plan->lanes * dense->in * plan->n, &dense->transposed, error) != DTR_OK) ||
@@ -158,24 +146,28 @@ static float *entry(float *root, float *stack, int64_t count, int64_t level)
 }
 
 /* Rows [row, row + rows) of the kernel's gradient. The lowest entry of the stack of partial sums is
- * the result's own place, the others are in `stack`. */
+ * the result's own place, the others are in `stack`; those that stay open go to theirs. */
 static void reduce_tile(const struct dtr_plan *plan, float *stack, int64_t row, int64_t rows,
     const float *src_all, const float *diff_dst_all, float *diff_kernel)
 {
     const struct dense *dense = plan->state;
-    int64_t in = dense->in, out = dense->out, count = rows * out, entries = 0;
+    int64_t in = dense->in, out = dense->out, count = rows * out;
     float *root = diff_kernel + row * out;
+    struct dtr_tree tree = dtr_tree_begin(plan->run.shards, plan->run.first);
     for (int64_t i = 0; i < plan->run.count; i++) {
+        int64_t top = tree.depth;
         multiply(plan, 'T', 'N', rows, out, plan->n, src_all + i * plan->n * in + row, in,
-            diff_dst_all + i * plan->n * out, out, entry(root, stack, count, entries++));
-        for (int merges = dtr_tree_merges(plan->run, i); merges > 0; merges--) {
-            entries--;
-            float *left = entry(root, stack, count, entries - 1);
-            const float *right = entry(root, stack, count, entries);
+            diff_dst_all + i * plan->n * out, out, entry(root, stack, count, top));
+        for (int merges = dtr_tree_push(&tree, plan->run.first + i + 1); merges > 0; merges--) {
+            float *left = entry(root, stack, count, top - 1);
+            const float *right = entry(root, stack, count, top--);
             for (int64_t j = 0; j < count; j++)
                 left[j] += right[j];
         }
     }
+    for (int64_t k = 1; k < tree.depth; k++)
+        memcpy(root + k * plan->sum_stride, entry(root, stack, count, k),
+            (size_t)count * sizeof *root);
 }
 
 static void reduce(struct dtr_plan *plan, int part, int parts, const float *src_all,

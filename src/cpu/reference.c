@@ -181,7 +181,7 @@ static void reduce_range(
 {
     const struct reference *reference = plan->state;
     dtr_tree_sum(plan->run, reference->partials + offset, reference->stride, count * part / parts,
-        count * (part + 1) / parts, sum_out);
+        count * (part + 1) / parts, sum_out, plan->sum_stride);
 }
 
 static void reduce(struct dtr_plan *plan, int part, int parts, const float *src_all,

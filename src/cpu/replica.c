@@ -12,11 +12,10 @@
 struct cpu_replica {
     struct dtr_replica base;
     struct dtr_replica_config config;
-    struct dtr_threads *threads;
-    float *weights, *gradients, *momentum; /* [slab_count] */
+    float *own;     /* slabs, where there is no exchange to have them */
+    float *momenta; /* [share_count] */
     struct network training, inference;
-    bool training_stale, inference_stale; /* the networks have not seen the newest weights */
-    int64_t *errors;                      /* [threads] of an evaluation */
+    int64_t *errors; /* [threads] of an evaluation */
 };
 
 static struct cpu_replica *cpu(struct dtr_replica *replica)
@@ -24,61 +23,50 @@ static struct cpu_replica *cpu(struct dtr_replica *replica)
     return (struct cpu_replica *)replica;
 }
 
-static void weights_changed(struct cpu_replica *replica)
+static void weights_change(struct cpu_replica *replica)
 {
-    replica->training_stale = replica->inference_stale = true;
+    network_forget(&replica->training);
+    network_forget(&replica->inference);
 }
 
-static void refresh(struct network *network, const float *weights, bool *stale)
+static void wait_for_all(const struct cpu_replica *replica)
 {
-    if (*stale)
-        network_update(network, weights);
-    *stale = false;
+    const struct dtr_exchange *exchange = &replica->config.exchange;
+    exchange->wait(exchange->context, 0, replica->config.model->slab_count);
 }
 
-static struct dtr_step_result forward(struct cpu_replica *replica, const struct dtr_batch *batch)
-{
-    struct network *network = &replica->training;
-    refresh(network, replica->weights, &replica->training_stale);
-    network_forward(network, batch, replica->config.seed);
-    struct dtr_step_result result = {
-        .loss = dtr_tree_sum_scalars(replica->config.run, network->losses)};
-    for (int64_t i = 0; i < network->lanes; i++)
-        result.errors += network->errors[i];
-    return result;
-}
-
-static void cpu_measure(
+static void cpu_forward(
     struct dtr_replica *base, const struct dtr_batch *batch, struct dtr_step_result *result_out)
 {
-    *result_out = forward(cpu(base), batch);
-}
-
-static void cpu_step(struct dtr_replica *base, const struct dtr_batch *batch,
-    dtr_gradients_ready *ready, void *context, struct dtr_step_result *result_out)
-{
     struct cpu_replica *replica = cpu(base);
-    *result_out = forward(replica, batch);
-    network_backward(&replica->training, batch, replica->gradients, ready, context);
+    struct network *network = &replica->training;
+    network_forward(network, batch, replica->config.seed);
+    result_out->loss = dtr_tree_sum_scalars(replica->config.run, network->losses);
+    result_out->errors = 0;
+    for (int64_t i = 0; i < network->lanes; i++)
+        result_out->errors += network->errors[i];
 }
 
-static float *cpu_gradients(struct dtr_replica *base)
+static void cpu_backward(struct dtr_replica *base, const struct dtr_batch *batch)
 {
-    return cpu(base)->gradients;
+    weights_change(cpu(base)); /* from now on, layer by layer */
+    network_backward(&cpu(base)->training, batch);
+}
+
+static const float *cpu_gradients(struct dtr_replica *base)
+{
+    return cpu(base)->config.exchange.gradients;
+}
+
+static const float *cpu_momenta(struct dtr_replica *base)
+{
+    return cpu(base)->momenta;
 }
 
 static bool is_decayed(const struct cpu_replica *replica, const struct dtr_tensor *tensor)
 {
     return tensor->dense || (replica->config.decay_all_kernels && tensor->dims > 1);
 }
-
-/* A range to update, cut into pieces for the threads. */
-struct update {
-    struct cpu_replica *replica;
-    int64_t first, count;
-    float rate;
-};
-enum { UPDATE_PIECE = 1 << 15 };
 
 static int64_t min(int64_t a, int64_t b)
 {
@@ -90,31 +78,20 @@ static int64_t max(int64_t a, int64_t b)
     return a > b ? a : b;
 }
 
-static void update_piece(void *context, int64_t piece, int thread)
+static void cpu_apply(struct dtr_replica *base, int64_t first, int64_t count, int64_t place,
+    const float *gradient, float rate)
 {
-    const struct update *update = context;
-    struct cpu_replica *replica = update->replica;
+    struct cpu_replica *replica = cpu(base);
     const struct dtr_replica_config *config = &replica->config;
-    int64_t first = update->first + piece * UPDATE_PIECE;
-    int64_t end = min(first + UPDATE_PIECE, update->first + update->count);
-    (void)thread;
     for (int i = 0; i < config->model->tensor_count; i++) {
         const struct dtr_tensor *tensor = &config->model->tensors[i];
         int64_t begin = max(first, tensor->offset);
-        int64_t count = min(end, tensor->offset + tensor->count) - begin;
-        if (count > 0)
-            dtr_sgd_update(count, update->rate, config->momentum,
-                is_decayed(replica, tensor) ? config->weight_decay : 0, replica->gradients + begin,
-                replica->momentum + begin, replica->weights + begin);
+        int64_t end = min(first + count, tensor->offset + tensor->count);
+        if (begin < end)
+            dtr_sgd_update(end - begin, rate, config->momentum,
+                is_decayed(replica, tensor) ? config->weight_decay : 0, gradient + (begin - first),
+                replica->momenta + (place + begin - first), config->exchange.weights + begin);
     }
-}
-
-static void cpu_apply(struct dtr_replica *base, int64_t first, int64_t count, float rate)
-{
-    struct update update = {cpu(base), first, count, rate};
-    dtr_threads_run(
-        update.replica->threads, (count + UPDATE_PIECE - 1) / UPDATE_PIECE, update_piece, &update);
-    weights_changed(update.replica);
 }
 
 static double cpu_decay_loss(struct dtr_replica *base)
@@ -122,10 +99,11 @@ static double cpu_decay_loss(struct dtr_replica *base)
     const struct cpu_replica *replica = cpu(base);
     const struct dtr_model *model = replica->config.model;
     double sum = 0;
+    wait_for_all(replica);
     for (int i = 0; i < model->tensor_count; i++) {
         if (is_decayed(replica, &model->tensors[i]))
-            sum += dtr_sum_of_squares(
-                model->tensors[i].count, replica->weights + model->tensors[i].offset);
+            sum += dtr_sum_of_squares(model->tensors[i].count,
+                replica->config.exchange.weights + model->tensors[i].offset);
     }
     return 0.5 * (double)replica->config.weight_decay * sum;
 }
@@ -152,10 +130,10 @@ static int64_t cpu_evaluate(struct dtr_replica *base, const struct dtr_samples *
 {
     struct evaluation evaluation = {cpu(base), samples};
     struct cpu_replica *replica = evaluation.replica;
-    int threads = dtr_threads_count(replica->threads);
-    refresh(&replica->inference, replica->weights, &replica->inference_stale);
+    int threads = dtr_threads_count(replica->config.threads);
+    network_wait(&replica->inference);
     memset(replica->errors, 0, (size_t)threads * sizeof *replica->errors);
-    dtr_threads_run(replica->threads,
+    dtr_threads_run(replica->config.threads,
         (samples->count + DTR_EVALUATION_BLOCK - 1) / DTR_EVALUATION_BLOCK, evaluate_block,
         &evaluation);
     int64_t errors = 0;
@@ -164,23 +142,21 @@ static int64_t cpu_evaluate(struct dtr_replica *base, const struct dtr_samples *
     return errors;
 }
 
-static float *slab_of(struct cpu_replica *replica, enum dtr_slab which)
+static void cpu_get(struct dtr_replica *base, float *weights_out)
 {
-    return which == DTR_SLAB_WEIGHTS ? replica->weights : replica->momentum;
+    const struct cpu_replica *replica = cpu(base);
+    wait_for_all(replica);
+    memcpy(weights_out, replica->config.exchange.weights,
+        (size_t)replica->config.model->slab_count * sizeof *weights_out);
 }
 
-static void cpu_get(struct dtr_replica *base, enum dtr_slab which, float *slab_out)
+static void cpu_set(struct dtr_replica *base, const float *weights)
 {
     struct cpu_replica *replica = cpu(base);
-    memcpy(slab_out, slab_of(replica, which),
-        (size_t)replica->config.model->slab_count * sizeof *slab_out);
-}
-
-static void cpu_set(struct dtr_replica *base, enum dtr_slab which, const float *slab)
-{
-    struct cpu_replica *replica = cpu(base);
-    memcpy(slab_of(replica, which), slab, (size_t)replica->config.model->slab_count * sizeof *slab);
-    weights_changed(replica);
+    wait_for_all(replica);
+    memcpy(replica->config.exchange.weights, weights,
+        (size_t)replica->config.model->slab_count * sizeof *weights);
+    weights_change(replica);
 }
 
 static bool cpu_describe(struct dtr_replica *base, int layer, char *line_out, int64_t line_bytes)
@@ -208,57 +184,85 @@ static void cpu_destroy(struct dtr_replica *base)
     struct cpu_replica *replica = cpu(base);
     network_free(&replica->training);
     network_free(&replica->inference);
-    dtr_threads_free(replica->threads);
-    free(replica->weights);
-    free(replica->gradients);
-    free(replica->momentum);
+    free(replica->own);
+    free(replica->momenta);
     free(replica->errors);
     free(replica);
 }
 
 static const struct dtr_replica_ops cpu_ops = {
     .name = "cpu",
-    .step = cpu_step,
-    .measure = cpu_measure,
-    .gradients = cpu_gradients,
+    .forward = cpu_forward,
+    .backward = cpu_backward,
     .apply = cpu_apply,
     .decay_loss = cpu_decay_loss,
     .evaluate = cpu_evaluate,
     .get = cpu_get,
     .set = cpu_set,
+    .gradients = cpu_gradients,
+    .momenta = cpu_momenta,
     .describe = cpu_describe,
     .destroy = cpu_destroy,
 };
 
-static enum dtr_status alloc_slab(
-    const struct dtr_model *model, const char *what, float **slab_out, struct dtr_error *error)
+/* A replica alone: its parameters change when its owner changes them. */
+static void ignore_ready(void *context, int64_t first)
 {
-    *slab_out = dtr_alloc(model->slab_count, sizeof **slab_out, what, error);
-    return *slab_out == NULL ? error->status : DTR_OK;
+    (void)context;
+    (void)first;
+}
+
+static bool always_arrived(void *context, int64_t first, int64_t count)
+{
+    (void)context;
+    (void)first;
+    (void)count;
+    return true;
+}
+
+static void ignore_wait(void *context, int64_t first, int64_t count)
+{
+    (void)always_arrived(context, first, count);
+}
+
+static enum dtr_status stay_alone(struct cpu_replica *replica, struct dtr_error *error)
+{
+    const struct dtr_replica_config *config = &replica->config;
+    int64_t stride = dtr_align_floats(config->model->slab_count);
+    int64_t slabs = config->run.count > 0 ? 1 + dtr_tree_of(config->run).depth : 1;
+    replica->own = dtr_alloc(slabs * stride, sizeof *replica->own, "parameters", error);
+    replica->config.exchange = (struct dtr_exchange){.ready = ignore_ready,
+        .arrived = always_arrived,
+        .wait = ignore_wait,
+        .weights = replica->own,
+        .gradients = replica->own + stride,
+        .stride = stride,
+        .share_count = config->run.count > 0 ? config->model->slab_count : 0};
+    return error->status;
 }
 
 static enum dtr_status compile(struct cpu_replica *replica, struct dtr_error *error)
 {
-    const struct dtr_replica_config *config = &replica->config;
-    const struct dtr_model *model = config->model;
-    struct network_config network = {.model = model, .kernels = config->kernels};
-    replica->errors = dtr_alloc(config->threads, sizeof *replica->errors, "threads", error);
-    if (replica->errors == NULL ||
-        dtr_threads_create(config->threads, &replica->threads, error) != DTR_OK ||
-        alloc_slab(model, "parameters", &replica->weights, error) != DTR_OK)
+    struct dtr_replica_config *config = &replica->config;
+    if (config->exchange.weights == NULL && stay_alone(replica, error) != DTR_OK)
         return error->status;
-    network.threads = replica->threads;
-    network.n = DTR_EVALUATION_BLOCK;
-    if (network_compile(&network, &replica->inference, error) != DTR_OK)
+    struct network_config network = {.model = config->model,
+        .threads = config->threads,
+        .kernels = config->kernels,
+        .exchange = &config->exchange,
+        .n = DTR_EVALUATION_BLOCK};
+    replica->errors = dtr_alloc(
+        dtr_threads_count(config->threads), sizeof *replica->errors, "threads", error);
+    replica->momenta = dtr_alloc(
+        config->exchange.share_count, sizeof *replica->momenta, "momenta", error);
+    if (replica->errors == NULL || replica->momenta == NULL ||
+        network_compile(&network, &replica->inference, error) != DTR_OK)
         return error->status;
     if (config->run.count == 0)
         return DTR_OK;
     network.n = config->slice;
     network.training = true;
     network.run = config->run;
-    if (alloc_slab(model, "gradients", &replica->gradients, error) != DTR_OK ||
-        alloc_slab(model, "momenta", &replica->momentum, error) != DTR_OK)
-        return error->status;
     return network_compile(&network, &replica->training, error);
 }
 
@@ -271,7 +275,6 @@ enum dtr_status dtr_cpu_replica_compile(const struct dtr_replica_config *config,
         return error->status;
     replica->base.ops = &cpu_ops;
     replica->config = *config;
-    weights_changed(replica);
     if (compile(replica, error) != DTR_OK) {
         cpu_destroy(&replica->base);
         return error->status;

@@ -31,11 +31,6 @@ int64_t dtr_shard_first(int64_t train_count, int64_t shards, int64_t shard)
     return train_count / shards * shard + (shard < rest ? shard : rest);
 }
 
-int64_t dtr_rank_first_shard(int64_t shards, int rank, int ranks)
-{
-    return shards * rank / ranks;
-}
-
 int64_t dtr_steps_per_epoch(int64_t train_count, int64_t shards, int64_t slice)
 {
     int64_t largest = dtr_shard_first(train_count, shards, 1);

@@ -1,0 +1,205 @@
+/* The exchange's steps, whichever way the sums take. */
+#include "backoff.h"
+#include "comm.h"
+#include "dtrain/memory.h"
+#include "exchange.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    BUCKETS_MOST = 1 << 14,  /* a bucket's number is a message's tag */
+    BUCKET_FLOATS = 1 << 24, /* MPI counts are int, and a message may hold several open nodes */
+};
+
+struct span exchange_bucket(const struct dtr_gradsync *sync, int64_t number)
+{
+    int64_t end = sync->config.count - number * sync->bucket;
+    int64_t first = end > sync->bucket ? end - sync->bucket : 0;
+    return (struct span){first, end - first};
+}
+
+bool exchange_alloc(struct dtr_gradsync *sync, int64_t count, const char *what, float **floats_out,
+    struct dtr_error *error)
+{
+    *floats_out = dtr_alloc(count, sizeof **floats_out, what, error);
+    sync->stats.memory_bytes += count * (int64_t)sizeof **floats_out;
+    return *floats_out != NULL;
+}
+
+static void choose_buckets(struct dtr_gradsync *sync)
+{
+    const struct dtr_gradsync_config *config = &sync->config;
+    int64_t floats = config->bucket_bytes / (int64_t)sizeof(float);
+    int64_t least = (config->count + BUCKETS_MOST - 1) / BUCKETS_MOST;
+    floats = floats < least ? least : floats;
+    floats = floats < 1 ? 1 : floats;
+    sync->bucket = dtr_align_floats(floats < BUCKET_FLOATS ? floats : BUCKET_FLOATS);
+    sync->buckets = (config->count + sync->bucket - 1) / sync->bucket;
+    sync->stats.buckets = sync->buckets;
+}
+
+enum dtr_status dtr_gradsync_create(struct dtr_world *world,
+    const struct dtr_gradsync_config *config, struct dtr_gradsync **sync_out,
+    struct dtr_error *error)
+{
+    bool tree = config->reduce != DTR_REDUCE_ALLREDUCE;
+    struct dtr_gradsync *sync = dtr_alloc(
+        1, tree ? exchange_tree_bytes : exchange_allreduce_bytes, "gradient exchange", error);
+    *sync_out = NULL;
+    if (sync == NULL) /* the other ranks are on their way into collective calls */
+        dtr_world_abort(world, "set-up", -1, error);
+    sync->ops = tree ? &exchange_tree : &exchange_allreduce;
+    sync->world = world;
+    sync->config = *config;
+    sync->open = dtr_tree_of(config->run);
+    sync->stride = dtr_align_floats(config->count);
+    choose_buckets(sync);
+    sync->announced = sync->buckets;
+    sync->shares = dtr_alloc(sync->buckets, sizeof *sync->shares, "gradient exchange", error);
+    if (sync->shares == NULL)
+        dtr_world_abort(world, "set-up", -1, error);
+    if (sync->ops->create(sync, error)) {
+        *sync_out = sync;
+        return DTR_OK;
+    }
+    dtr_gradsync_free(sync);
+    return DTR_FAILED;
+}
+
+void dtr_gradsync_free(struct dtr_gradsync *sync)
+{
+    if (sync == NULL)
+        return;
+    sync->ops->free(sync);
+    free(sync->shares);
+    free(sync);
+}
+
+float *dtr_gradsync_weights(struct dtr_gradsync *sync)
+{
+    return sync->weights;
+}
+
+float *dtr_gradsync_gradients(struct dtr_gradsync *sync, int64_t *stride_out)
+{
+    *stride_out = sync->stride;
+    return sync->gradients;
+}
+
+int64_t dtr_gradsync_share_count(const struct dtr_gradsync *sync)
+{
+    return sync->share_count;
+}
+
+struct dtr_gradsync_stats dtr_gradsync_stats(const struct dtr_gradsync *sync)
+{
+    return sync->stats;
+}
+
+void dtr_gradsync_begin(struct dtr_gradsync *sync)
+{
+    dtr_gradsync_wait(sync, 0, sync->config.count);
+    sync->ops->begin(sync);
+}
+
+void exchange_begin(struct dtr_gradsync *sync)
+{
+    sync->step++;
+    atomic_store(&sync->announced, 0);
+}
+
+void dtr_gradsync_ready(void *context, int64_t first)
+{
+    struct dtr_gradsync *sync = context;
+    int64_t announced = atomic_load(&sync->announced);
+    if (!sync->config.overlap && first > 0)
+        return;
+    while (announced < sync->buckets && exchange_bucket(sync, announced).first >= first)
+        announced++;
+    atomic_store(&sync->announced, announced);
+    sync->ops->advance(sync);
+    if (!sync->config.overlap)
+        dtr_gradsync_wait(sync, 0, sync->config.count);
+}
+
+/* Numbers of the buckets that a range touches, [first, end). */
+static struct span touched_buckets(const struct dtr_gradsync *sync, int64_t first, int64_t count)
+{
+    int64_t top = sync->config.count - 1;
+    int64_t lowest = (top - (first + count - 1)) / sync->bucket;
+    return (struct span){lowest, (top - first) / sync->bucket + 1 - lowest};
+}
+
+bool dtr_gradsync_arrived(void *context, int64_t first, int64_t count)
+{
+    struct dtr_gradsync *sync = context;
+    struct span numbers = touched_buckets(sync, first, count);
+    for (int64_t i = 0; i < numbers.count; i++) {
+        if (!sync->ops->arrived(sync, numbers.first + i))
+            return false;
+    }
+    return true;
+}
+
+void dtr_gradsync_wait(void *context, int64_t first, int64_t count)
+{
+    struct dtr_gradsync *sync = context;
+    struct backoff backoff = {0};
+    while (!dtr_gradsync_arrived(sync, first, count)) {
+        sync->ops->advance(sync);
+        backoff_wait(&backoff);
+    }
+}
+
+/* Rank 0 takes the other ranks' parts one after another: their shares, then what they keep. */
+static void collect(struct dtr_gradsync *sync, int from, struct dtr_share *shares, float *slab)
+{
+    struct dtr_world *world = sync->world;
+    int bytes = (int)(sync->buckets * (int64_t)sizeof *shares);
+    dtr_comm_check(world,
+        MPI_Recv(shares, bytes, MPI_BYTE, from, 0, world->comm->all, MPI_STATUS_IGNORE),
+        "MPI_Recv");
+    for (int64_t i = 0; i < sync->buckets; i++)
+        dtr_comm_check(world,
+            MPI_Recv(slab + shares[i].first, (int)shares[i].count, MPI_FLOAT, from, 0,
+                world->comm->all, MPI_STATUS_IGNORE),
+            "MPI_Recv");
+}
+
+static void deliver(struct dtr_gradsync *sync, const float *mine)
+{
+    struct dtr_world *world = sync->world;
+    int bytes = (int)(sync->buckets * (int64_t)sizeof *sync->shares);
+    dtr_comm_check(
+        world, MPI_Send(sync->shares, bytes, MPI_BYTE, 0, 0, world->comm->all), "MPI_Send");
+    for (int64_t i = 0; i < sync->buckets; i++)
+        dtr_comm_check(world,
+            MPI_Send(mine + sync->shares[i].place, (int)sync->shares[i].count, MPI_FLOAT, 0, 0,
+                world->comm->all),
+            "MPI_Send");
+}
+
+void dtr_gradsync_gather(struct dtr_gradsync *sync, const float *mine, float *slab_out)
+{
+    /* By all-reduce every rank has everything. */
+    bool shared = sync->config.reduce != DTR_REDUCE_ALLREDUCE && sync->world->size > 1;
+    struct dtr_share *shares = NULL;
+    struct dtr_error error;
+    dtr_gradsync_wait(sync, 0, sync->config.count);
+    if (sync->world->rank != 0 && shared)
+        deliver(sync, mine);
+    if (sync->world->rank != 0)
+        return;
+    for (int64_t i = 0; i < sync->buckets; i++)
+        memcpy(slab_out + sync->shares[i].first, mine + sync->shares[i].place,
+            (size_t)sync->shares[i].count * sizeof *mine);
+    if (!shared)
+        return;
+    shares = dtr_alloc(sync->buckets, sizeof *shares, "a gathered slab", &error);
+    if (shares == NULL)
+        dtr_world_abort(sync->world, "gathering", sync->step, &error);
+    for (int rank = 1; rank < sync->world->size; rank++)
+        collect(sync, rank, shares, slab_out);
+    free(shares);
+}

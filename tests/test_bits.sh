@@ -1,0 +1,92 @@
+#!/bin/sh
+# test_bits.sh DTRAIN STEPS [full]: trainings that must end with the same weights, bit for bit, do:
+# on any number of ranks and threads, with and without overlap and shared memory, with any buckets.
+#
+# STEPS is how long each takes (the promise is about 300). The network is a small one; `full` adds
+# the default network with the default kernels, which takes a quarter of an hour. Real MNIST where
+# DTRAIN_DATA has it.
+set -eu
+dtrain=$1
+steps=$2
+full=${3:-}
+# shellcheck source=tests/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+data=${DTRAIN_DATA:-synthetic:20000}
+unset DTRAIN_DATA
+cat >"$work/net" <<'EOT'
+input 28 28 1
+conv 6 5x5 relu
+maxpool 2
+conv 10 3x3 relu
+maxpool 2
+dense 48 relu
+dropout 0.5
+dense 10
+EOT
+
+# hash RANKS OPTION...: trains; the weights' hash is in $hash
+hash()
+{
+    job "$@" --steps "$steps" --eval-every 100000 --validation-size 100 --checkpoint-dir none
+    check 'trains' [ "$status" -eq 0 ]
+    hash=$(sed -n 's/^Weights: //p' "$out")
+    check 'has weights' [ -n "$hash" ]
+}
+# shellcheck disable=SC2086 # $common is a list
+same() # RANKS OPTION...: as $expected
+{
+    hash "$@" $common
+    check "'$hash' is $expected" [ "$hash" = "$expected" ]
+}
+
+# matrix OPTION...: all of them like one rank with one thread
+# shellcheck disable=SC2086 # $common is a list
+matrix()
+{
+    common=$*
+    hash 1 --threads 1 $common
+    expected=$hash
+    echo "$common: $expected"
+    same 1 --threads 2
+    for ranks in 2 3 4 5 6 7 8; do
+        same "$ranks" --threads 1
+    done
+    same 2 --threads 2
+    same 3 --threads 2 --overlap no
+    same 8 --threads 1 --overlap no
+    for bytes in 1000 20000 400000; do
+        same 2 --threads 1 --bucket-bytes $bytes
+        same 3 --threads 1 --bucket-bytes $bytes --overlap no
+        same 5 --threads 1 --bucket-bytes $bytes --window-ranks 2
+    done
+    # Without shared memory, and with groups of ranks that share some.
+    for ranks in 2 3 4 7; do
+        same "$ranks" --threads 1 --window-ranks 1
+    done
+    same 8 --threads 1 --window-ranks 3
+    same 4 --threads 1 --window-ranks 2 --overlap no
+}
+
+# shellcheck disable=SC2086 # $common is a list
+{
+    for kernels in onednn reference; do
+        matrix --model net --data "$data" --kernels $kernels
+    done
+
+    # The order of additions is what it depends on: MPI's own is another one.
+    hash 3 --threads 1 --reduce allreduce $common
+    check 'another order of additions gives other weights' [ "$hash" != "$expected" ]
+
+    # Shards of different sizes, a last batch that is not full; more ranks than 8.
+    common="--model net --data synthetic:1103 --shards 12 --batch-size 60"
+    hash 1 --threads 1 $common
+    expected=$hash
+    for ranks in 2 3 5 7 11 12; do
+        same "$ranks" --threads 1
+    done
+    same 5 --threads 2 --window-ranks 1
+
+    [ "$full" != full ] || matrix --data "$data"
+}
+finish
