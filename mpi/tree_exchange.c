@@ -65,6 +65,10 @@ static void sum_piece(void *context, int64_t number, int thread)
     int64_t end = transfer->column.first + transfer->column.count;
     (void)thread;
     end = first + PIECE < end ? first + PIECE : end;
+    if (exchange->base.world->size == 1) { /* a rank alone has summed all shards itself */
+        apply(exchange, transfer->bucket, first, end - first, exchange->base.gradients + first);
+        return;
+    }
     for (; first < end; first += DTR_TREE_CHUNK) {
         int64_t count = end - first < DTR_TREE_CHUNK ? end - first : DTR_TREE_CHUNK;
         push_members(exchange, first, count, &sums);
