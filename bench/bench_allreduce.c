@@ -367,10 +367,10 @@ static bool read_options(struct bench *bench, int argc, char **argv)
         int64_t *number = NULL;
         for (size_t j = 0; j < sizeof options / sizeof *options; j++)
             number = strcmp(argv[i], options[j].name) == 0 ? options[j].number : number;
-        if (number == NULL || i + 1 == argc || (*number = atoll(argv[i + 1])) < 4)
+        if (number == NULL || i + 1 == argc || (*number = atoll(argv[i + 1])) < 1)
             return false;
     }
-    return true;
+    return bench->least >= (int64_t)sizeof(float) && bench->bucket_bytes >= (int64_t)sizeof(float);
 }
 
 int main(int argc, char **argv)

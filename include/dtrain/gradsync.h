@@ -56,8 +56,8 @@ struct dtr_gradsync_config {
     void *context; /* of apply */
 };
 
-/* Fails on all ranks together; those to blame have the reason in `error`, so dtr_world_agree() is
- * due. */
+/* One exchange of a world runs a step at a time: their messages look alike. Fails on all ranks
+ * together; those to blame have the reason in `error`, so dtr_world_agree() is due. */
 enum dtr_status dtr_gradsync_create(struct dtr_world *world,
     const struct dtr_gradsync_config *config, struct dtr_gradsync **sync_out,
     struct dtr_error *error);

@@ -33,6 +33,7 @@ clang-format|clang-format|clang-tools-extra|llvm
 shellcheck|shellcheck|ShellCheck|-
 h5py|python3-h5py|python3-h5py|py-h5py
 h5dump|hdf5-tools|hdf5|hdf5
+ip|iproute2|iproute|-
 mmdebstrap|mmdebstrap|-|-
 TABLE
 }
