@@ -1,5 +1,5 @@
 /*
- * What the two ways of summing gradients share: buckets, and the order of a step. dtr_gradsync
+ * What the ways of summing gradients share: buckets, and the order of a step. dtr_gradsync
  * (gradsync.c) calls them through a table. Private to mpi/.
  */
 #ifndef DTRAIN_MPI_EXCHANGE_H
@@ -39,8 +39,9 @@ struct dtr_gradsync {
     struct dtr_gradsync_stats stats;
 };
 
-extern const struct exchange_ops exchange_tree, exchange_allreduce;
-extern const int64_t exchange_tree_bytes, exchange_allreduce_bytes; /* of their structures */
+extern const struct exchange_ops exchange_tree, exchange_allreduce, exchange_alone;
+extern const int64_t exchange_tree_bytes, exchange_allreduce_bytes,
+    exchange_alone_bytes; /* of their structures */
 
 /* Bucket 0 is the slab's end. */
 struct span exchange_bucket(const struct dtr_gradsync *sync, int64_t number);

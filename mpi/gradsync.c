@@ -43,13 +43,20 @@ enum dtr_status dtr_gradsync_create(struct dtr_world *world,
     const struct dtr_gradsync_config *config, struct dtr_gradsync **sync_out,
     struct dtr_error *error)
 {
-    bool tree = config->reduce != DTR_REDUCE_ALLREDUCE;
-    struct dtr_gradsync *sync = dtr_alloc(
-        1, tree ? exchange_tree_bytes : exchange_allreduce_bytes, "gradient exchange", error);
+    const struct exchange_ops *ops = &exchange_tree;
+    int64_t bytes = exchange_tree_bytes;
+    if (config->take && world->size == 1) {
+        ops = &exchange_alone;
+        bytes = exchange_alone_bytes;
+    } else if (config->reduce == DTR_REDUCE_ALLREDUCE) {
+        ops = &exchange_allreduce;
+        bytes = exchange_allreduce_bytes;
+    }
+    struct dtr_gradsync *sync = dtr_alloc(1, bytes, "gradient exchange", error);
     *sync_out = NULL;
     if (sync == NULL) /* the other ranks are on their way into collective calls */
         dtr_world_abort(world, "set-up", -1, error);
-    sync->ops = tree ? &exchange_tree : &exchange_allreduce;
+    sync->ops = ops;
     sync->world = world;
     sync->config = *config;
     sync->open = dtr_tree_of(config->run);
@@ -85,6 +92,16 @@ float *dtr_gradsync_gradients(struct dtr_gradsync *sync, int64_t *stride_out)
 {
     *stride_out = sync->stride;
     return sync->gradients;
+}
+
+bool dtr_gradsync_takes(const struct dtr_gradsync *sync)
+{
+    return sync->ops == &exchange_alone;
+}
+
+int64_t dtr_gradsync_bucket(const struct dtr_gradsync *sync)
+{
+    return sync->bucket;
 }
 
 int64_t dtr_gradsync_share_count(const struct dtr_gradsync *sync)

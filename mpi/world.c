@@ -223,6 +223,14 @@ uint64_t dtr_world_sum_u64(struct dtr_world *world, uint64_t value)
     return value;
 }
 
+uint64_t dtr_world_min_u64(struct dtr_world *world, uint64_t value)
+{
+    dtr_comm_check(world,
+        MPI_Allreduce(MPI_IN_PLACE, &value, 1, MPI_UINT64_T, MPI_MIN, world->comm->all),
+        "MPI_Allreduce");
+    return value;
+}
+
 bool dtr_world_same(struct dtr_world *world, uint64_t value)
 {
     uint64_t extremes[2] = {value, ~value}; /* the smallest, and the largest's complement */

@@ -76,8 +76,12 @@ static enum dtr_status prepare(struct evaluator *evaluator, struct dtr_world *wo
     int threads = dtr_threads_choose(options->threads, world->cores);
     if (dtr_threads_create(threads, &evaluator->threads, error) != DTR_OK)
         return error->status;
+    enum dtr_isa isa;
+    if (dtr_isa_choose(options->isa, &isa, error) != DTR_OK)
+        return error->status;
     struct dtr_replica_config config = {.model = evaluator->model,
         .threads = evaluator->threads,
+        .isa = isa,
         .kernels = (enum dtr_kernel_choice)options->kernels};
     return dtr_cpu_replica_compile(&config, &evaluator->replica, error);
 }

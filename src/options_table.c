@@ -99,14 +99,18 @@ static const struct dtr_option table[] = {
     {INT("window-ranks", "N", window_ranks, 1, 1e6), .commands = TRAIN, .absent = "all of a host",
         .help = "ranks of a host that exchange through shared memory, at most; 1: by messages "
                 "alone"},
-    {CHOICE("kernels", kernels, "auto|reference|onednn"), .commands = BOTH, .recorded = true,
-        .fallback = "auto", .help = "implementation of the layers"},
+    {CHOICE("kernels", kernels, "auto|reference|onednn|fused"), .commands = BOTH, .recorded = true,
+        .fallback = "auto",
+        .help = "implementation of the layers; fused: our own where there is one, else oneDNN"},
+    {CHOICE("isa", isa, "auto|baseline|avx2|avx512"), .commands = BOTH, .recorded = true,
+        .fallback = "auto",
+        .help = "instruction set of the layers; auto: the largest that all ranks' CPUs have"},
 };
 
 enum { OPTION_COUNT = sizeof table / sizeof table[0] };
 _Static_assert(OPTION_COUNT <= 64, "dtr_options_parse() keeps a bit per option in a uint64_t");
 
-enum { HELP_COLUMN = 35, HELP_WIDTH = 96 };
+enum { HELP_COLUMN = 41, HELP_WIDTH = 98 };
 
 const struct dtr_option *dtr_options_table(int *count_out)
 {
@@ -188,8 +192,8 @@ void dtr_options_help(FILE *file)
         print_option(file, &table[i]);
     fputs("\n"
           "Help:\n"
-          "  --help[=markdown]                this text, or the options as a table for a web page\n"
-          "  --version                        the version\n",
+          "  --help[=markdown]                      this text, or the options as a table for a web page\n"
+          "  --version                              the version\n",
         file);
 }
 

@@ -31,9 +31,10 @@ static void print_place(const struct dtr_trainer *trainer)
 static void print_model(const struct dtr_trainer *trainer)
 {
     char line[160];
-    dtr_print("Model: %s, %lld parameters; backend %s, %s\n", trainer->options.model,
+    dtr_print("Model: %s, %lld parameters; backend %s, %s%s\n", trainer->options.model,
         (long long)trainer->model->parameter_count, trainer->replica->ops->name,
-        dtr_instruction_set());
+        dtr_isa_name(trainer->isa),
+        trainer->lower_isa ? " (some ranks' CPUs have more, but all compute alike)" : "");
     for (int i = 0; trainer->replica->ops->describe(trainer->replica, i, line, sizeof line); i++)
         dtr_print("    %s\n", line);
 }
@@ -94,10 +95,6 @@ static void print_promise(const struct dtr_trainer *trainer, const struct dtr_op
 {
     const struct dtr_options *options = &trainer->options;
     long long ranks = trainer->world->size, shards = options->shards;
-    if (!trainer->same_cpus) {
-        dtr_print("Reproducible: no, the ranks' CPUs have different instruction sets\n");
-        return;
-    }
     dtr_print("Reproducible: the same weights on ");
     if (options->reduce == DTR_REDUCE_ALLREDUCE)
         dtr_print("%lld rank%s (--reduce allreduce)", ranks, plural(ranks));
@@ -106,8 +103,8 @@ static void print_promise(const struct dtr_trainer *trainer, const struct dtr_op
             (long long)options->batch_size, shards);
     else
         dtr_print("1 to %lld ranks", shards);
-    dtr_print(
-        " with any number of threads and any buckets, on CPUs with %s\n", dtr_instruction_set());
+    dtr_print(" with any number of threads and any buckets, on CPUs that have %s\n",
+        dtr_isa_name(trainer->isa));
 }
 
 void dtr_trainer_print_plan(struct dtr_trainer *trainer, const struct dtr_options *given)

@@ -71,7 +71,8 @@ static enum dtr_status resolve_options(struct dtr_trainer *trainer, struct dtr_e
     struct dtr_options *options = &trainer->options;
     const struct dtr_world *world = trainer->world;
     if (dtr_schedule_parse(options->lr_schedule, &trainer->schedule, error) != DTR_OK ||
-        resolve_batch(options, world, error) != DTR_OK)
+        resolve_batch(options, world, error) != DTR_OK ||
+        dtr_isa_choose(options->isa, &trainer->isa, error) != DTR_OK)
         return error->status;
     options->threads = dtr_threads_choose(options->threads, world->cores);
     return DTR_OK;
@@ -189,7 +190,8 @@ static enum dtr_status join_exchange(struct dtr_trainer *trainer, struct dtr_err
         .window_ranks = options->window_ranks,
         .threads = trainer->threads,
         .apply = apply,
-        .context = trainer};
+        .context = trainer,
+        .take = true};
     return dtr_gradsync_create(trainer->world, &config, &trainer->sync, error);
 }
 
@@ -202,6 +204,7 @@ static enum dtr_status compile(struct dtr_trainer *trainer, struct dtr_error *er
         .slice = options->batch_size / options->shards,
         .seed = (uint64_t)options->seed,
         .kernels = (enum dtr_kernel_choice)options->kernels,
+        .isa = trainer->isa,
         .momentum = (float)options->momentum,
         .weight_decay = (float)options->weight_decay,
         .decay_all_kernels = options->weight_decay_on != 0,
@@ -209,17 +212,12 @@ static enum dtr_status compile(struct dtr_trainer *trainer, struct dtr_error *er
             .ready = dtr_gradsync_ready,
             .arrived = dtr_gradsync_arrived,
             .wait = dtr_gradsync_wait,
+            .take = dtr_gradsync_takes(trainer->sync) ? dtr_gradsync_take : NULL,
+            .bucket = dtr_gradsync_bucket(trainer->sync),
             .weights = dtr_gradsync_weights(trainer->sync),
             .share_count = dtr_gradsync_share_count(trainer->sync)}};
     config.exchange.gradients = dtr_gradsync_gradients(trainer->sync, &config.exchange.stride);
     return dtr_cpu_replica_compile(&config, &trainer->replica, error);
-}
-
-static bool have_same_cpus(struct dtr_world *world)
-{
-    uint64_t name = 0;
-    memcpy(&name, dtr_instruction_set(), strnlen(dtr_instruction_set(), sizeof name));
-    return dtr_world_same(world, name);
 }
 
 /* Rank 0 draws the initial weights for everyone: also where ranks' machines differ, all replicas
@@ -311,7 +309,9 @@ enum dtr_status dtr_trainer_setup(
                    dtr_samples_fingerprint(&trainer->validation, DTR_TRAIN) +
                    dtr_samples_fingerprint(&trainer->test, DTR_TEST));
     resolve_schedule(trainer);
-    trainer->same_cpus = have_same_cpus(world);
+    /* All ranks compute alike: with what the least of their CPUs has. */
+    trainer->lower_isa = !dtr_world_same(world, trainer->isa);
+    trainer->isa = (enum dtr_isa)dtr_world_min_u64(world, trainer->isa);
     status = agree_on(trainer, make_loader);
     if (status == DTR_OK)
         status = agree_on(trainer, join_exchange);

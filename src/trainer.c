@@ -87,9 +87,10 @@ static enum dtr_status write_checkpoint(struct dtr_trainer *trainer, int64_t ste
     struct dtr_replica *replica = trainer->replica;
     if (!trainer->checkpoints)
         return DTR_OK;
-    dtr_gradsync_gather(trainer->sync, replica->ops->momenta(replica), trainer->momentum);
+    dtr_gradsync_gather(trainer->sync, replica->ops->momenta(replica), trainer->weights);
     if (trainer->writer == NULL)
         return DTR_OK;
+    replica->ops->canonical(replica, trainer->weights, trainer->momentum);
     replica->ops->get(replica, trainer->weights);
     struct dtr_checkpoint snapshot = {.model = trainer->model,
         .options = &trainer->options,

@@ -125,6 +125,11 @@ static int64_t kernel_count(const struct dtr_layer *layer)
     return 0;
 }
 
+static struct dtr_shape result_shape(const struct fixture *fixture)
+{
+    return fixture->next != NULL ? fixture->next->out : fixture->layer.out;
+}
+
 void fixture_fill(struct fixture *fixture, double step, struct dtr_random *random)
 {
     const struct dtr_layer *layer = &fixture->layer;
@@ -132,7 +137,7 @@ void fixture_fill(struct fixture *fixture, double step, struct dtr_random *rando
     fixture->kernel_count = kernel_count(layer);
     fixture->bias_count = fixture->kernel_count > 0 ? layer->out.c : 0;
     fixture->src_count = samples * dtr_shape_count(layer->in);
-    fixture->dst_count = samples * dtr_shape_count(layer->out);
+    fixture->dst_count = samples * dtr_shape_count(result_shape(fixture));
     fixture->src = floats_alloc(fixture->src_count);
     fixture->diff_dst = floats_alloc(fixture->dst_count);
     fixture_random_values(random, step, fixture->src_count, fixture->src);
@@ -153,116 +158,288 @@ void fixture_free(struct fixture *fixture)
     free(fixture->diff_dst);
 }
 
-/* All slices from or to [n, h, w, c]; every slice has its own place in both. */
-static float *converted(const struct fixture *fixture, struct dtr_shape shape, const float *values,
-    int64_t from, int64_t to)
+/* [samples] in a layout, from plain [samples, h, w, c]. */
+static float *laid_out(
+    struct dtr_shape shape, struct dtr_layout layout, int64_t samples, const float *plain)
 {
-    int64_t slices = fixture->run.count;
-    int64_t from_count = dtr_layout_count(shape, from, fixture->n);
-    int64_t to_count = dtr_layout_count(shape, to, fixture->n);
-    float *result = floats_alloc(slices * to_count);
-    for (int64_t i = 0; i < slices; i++)
-        dtr_layout_convert(
-            shape, fixture->n, values + i * from_count, from, result + i * to_count, to);
-    return result;
-}
-
-/* The gradients of open nodes, one after another. Nothing may have been written between them. */
-static float *packed(int64_t nodes, int64_t stride, int64_t count, const float *spread)
-{
-    float *values = floats_alloc(nodes * count);
-    for (int64_t i = 0; i < (nodes - 1) * stride + count; i++) {
-        if (i % stride < count)
-            values[i / stride * count + i % stride] = spread[i];
-        else if (!isnan(spread[i]))
-            ck_abort_msg("gradient [%d], beside those of open node %d, was written", (int)i,
-                (int)(i / stride));
-    }
+    float *values = floats_alloc(samples * dtr_layout_sample(shape, layout));
+    dtr_layout_convert(
+        shape, samples, plain, (struct dtr_layout){.block = shape.c}, values, layout);
     return values;
 }
 
-static void reduce_parts(const struct fixture *fixture, struct dtr_plan *plan, const float *src,
-    const float *diff_dst, struct fixture_result *result)
+static float *plain(
+    struct dtr_shape shape, struct dtr_layout layout, int64_t samples, const float *values)
 {
-    int64_t nodes = result->open_nodes, before_last = (nodes - 1) * plan->sum_stride;
-    float *diff_kernel = floats_alloc(before_last + fixture->kernel_count);
-    float *diff_bias = floats_alloc(before_last + fixture->bias_count);
-    for (int part = 0; part < plan->threads; part++)
-        plan->kernel->reduce(plan, part, plan->threads, src, diff_dst, diff_kernel, diff_bias);
-    result->diff_kernel = packed(nodes, plan->sum_stride, fixture->kernel_count, diff_kernel);
-    result->diff_bias = packed(nodes, plan->sum_stride, fixture->bias_count, diff_bias);
-    free(diff_kernel);
-    free(diff_bias);
+    float *result = floats_alloc(samples * dtr_shape_count(shape));
+    dtr_layout_convert(
+        shape, samples, values, layout, result, (struct dtr_layout){.block = shape.c});
+    return result;
 }
 
-/* From src and dst as forward left them, in the plan's blocks. */
-static void run_backward(const struct fixture *fixture, struct dtr_plan *plan, const float *src,
-    const float *dst, struct fixture_result *result)
+/* Whether pixel `i` of a plane, its border included, belongs to the image. */
+static bool is_inside(struct dtr_shape shape, struct dtr_layout layout, int64_t i)
 {
-    const struct dtr_layer *layer = plan->layer;
-    int64_t src_count = dtr_layout_count(layer->in, plan->src_block, plan->n);
-    int64_t dst_count = dtr_layout_count(layer->out, plan->dst_block, plan->n);
-    float *diff_dst = converted(
-        fixture, layer->out, fixture->diff_dst, layer->out.c, plan->dst_block);
-    float *diff_src = fixture->first ? NULL : floats_alloc(plan->lanes * src_count);
+    int64_t row = layout.left + shape.w + layout.right;
+    int64_t y = i / row - layout.top, x = i % row - layout.left;
+    return y >= 0 && y < shape.h && x >= 0 && x < shape.w;
+}
+
+/* Sets the border around all images to zero, or checks that it still is. */
+static void visit_borders(
+    struct dtr_shape shape, struct dtr_layout layout, int64_t samples, float *values, bool check)
+{
+    int64_t pixels = dtr_layout_plane(shape, layout) / layout.block;
+    int64_t planes = samples * dtr_layout_sample(shape, layout) / dtr_layout_plane(shape, layout);
+    for (int64_t i = 0; i < planes * pixels; i++) {
+        for (int64_t c = 0; c < layout.block && !is_inside(shape, layout, i % pixels); c++) {
+            float *value = &values[i * layout.block + c];
+            if (check && *value != 0)
+                ck_abort_msg("pixel %d beside an image was written", (int)(i % pixels));
+            *value = 0;
+        }
+    }
+}
+
+/* A plan at work, and the buffers of all slices. */
+struct bench {
+    const struct fixture *fixture;
+    struct dtr_plan plan;
+    struct dtr_threads *threads;
+    enum dtr_division division;   /* of the pass that runs */
+    int64_t src_count, dst_count; /* floats of a slice */
+    float *kernel, *src, *dst, *diff_dst, *diff_src;
+    struct dtr_gradient_sink sink;
+    float *slab; /* the gradients of kernel and bias, once for each open node */
+    int64_t slab_count;
+};
+
+typedef void piece_work(struct bench *bench, struct dtr_piece piece);
+
+struct pass {
+    struct bench *bench;
+    piece_work *work;
+    bool together;
+    int parts;
+};
+
+static void run_piece(void *context, int64_t item, int thread)
+{
+    const struct pass *pass = context;
+    int64_t slice = pass->together ? 0 : item / pass->parts;
+    pass->work(
+        pass->bench, (struct dtr_piece){slice, (int)(item % pass->parts), pass->parts, thread});
+}
+
+/* All pieces of a pass, on as many threads as the plan has. */
+static void run_pieces(struct bench *bench, enum dtr_division division, piece_work *work)
+{
+    const struct dtr_plan *plan = &bench->plan;
+    struct pass pass = {bench, work, .together = plan->training && division == DTR_TOGETHER};
+    bool divided = plan->training && division != DTR_BY_SLICE;
+    pass.parts = divided ? plan->threads : 1;
+    dtr_threads_run(
+        bench->threads, pass.together ? pass.parts : plan->lanes * pass.parts, run_piece, &pass);
+}
+
+static void update_piece(struct bench *bench, struct dtr_piece piece)
+{
+    bench->plan.kernel->update(&bench->plan, piece, bench->kernel, bench->fixture->bias);
+}
+
+static void load_piece(struct bench *bench, struct dtr_piece piece)
+{
+    bench->plan.kernel->load(&bench->plan, piece, bench->src + piece.slice * bench->src_count);
+}
+
+static void forward_piece(struct bench *bench, struct dtr_piece piece)
+{
+    bench->plan.kernel->forward(&bench->plan, piece, bench->src + piece.slice * bench->src_count,
+        bench->dst + piece.slice * bench->dst_count);
+}
+
+static void collect_piece(struct bench *bench, struct dtr_piece piece)
+{
+    bench->plan.kernel->collect(&bench->plan, piece, bench->dst + piece.slice * bench->dst_count,
+        bench->diff_dst + piece.slice * bench->plan.diff_stride);
+}
+
+static void backward_piece(struct bench *bench, struct dtr_piece piece)
+{
+    int64_t diff = piece.slice * bench->plan.diff_stride;
+    bench->plan.kernel->backward(&bench->plan, piece, bench->src + piece.slice * bench->src_count,
+        bench->dst + piece.slice * bench->dst_count, bench->diff_dst + diff,
+        bench->plan.first ? NULL : bench->diff_src + diff);
+}
+
+static void reduce_piece(struct bench *bench, struct dtr_piece piece)
+{
+    bench->plan.kernel->reduce(&bench->plan, piece, bench->src, bench->diff_dst, &bench->sink);
+}
+
+static void take(void *context, int64_t first, int64_t count, const float *gradient)
+{
+    const struct bench *bench = context;
+    ck_assert(first >= 0 && count > 0 && first + count <= bench->slab_count);
+    for (int64_t i = first; i < first + count; i++)
+        ck_assert_msg(isnan(bench->slab[i]), "gradient %d was given twice", (int)i);
+    memcpy(bench->slab + first, gradient, (size_t)count * sizeof *gradient);
+}
+
+/* Nothing may have been written beside the gradients of kernel and bias. */
+static void check_gaps(const struct bench *bench)
+{
+    for (int64_t i = 0; i < bench->slab_count; i++) {
+        int64_t place = i % bench->sink.stride;
+        bool inside = place < bench->fixture->kernel_count ||
+                      (place >= bench->sink.bias &&
+                          place < bench->sink.bias + bench->fixture->bias_count);
+        ck_assert_msg(inside || isnan(bench->slab[i]),
+            "%d of a slab, beside the gradients of open node %d, was written", (int)place,
+            (int)(i / bench->sink.stride));
+    }
+}
+
+/* `count` floats at `place` of every open node, one after another. */
+static float *packed(const struct bench *bench, int64_t nodes, int64_t place, int64_t count)
+{
+    float *values = floats_alloc(nodes * count);
+    for (int64_t k = 0; k < nodes; k++)
+        memcpy(values + k * count, bench->slab + k * bench->sink.stride + place,
+            (size_t)count * sizeof *values);
+    return values;
+}
+
+static float *canonical(const struct bench *bench, int64_t nodes, float *ordered)
+{
+    int64_t count = bench->fixture->kernel_count;
+    if (bench->plan.kernel->canonical == NULL)
+        return ordered;
+    float *values = floats_alloc(nodes * count);
+    for (int64_t k = 0; k < nodes; k++)
+        bench->plan.kernel->canonical(&bench->plan, ordered + k * count, values + k * count);
+    free(ordered);
+    return values;
+}
+
+static void run_reduce(struct bench *bench, struct fixture_result *result)
+{
+    const struct fixture *fixture = bench->fixture;
+    int64_t nodes = result->open_nodes, bias = fixture->kernel_count + 5;
+    bench->sink = (struct dtr_gradient_sink){
+        .stride = bias + fixture->bias_count + 7, .bias = bias, .context = bench};
+    bench->slab_count = (nodes - 1) * bench->sink.stride + bias + fixture->bias_count;
+    bench->slab = floats_alloc(bench->slab_count);
+    if (fixture->take)
+        bench->sink.take = take;
+    else
+        bench->sink.slab = bench->slab;
+    run_pieces(bench, DTR_TOGETHER, reduce_piece);
+    check_gaps(bench);
+    result->diff_kernel = canonical(bench, nodes, packed(bench, nodes, 0, fixture->kernel_count));
+    result->diff_bias = packed(bench, nodes, bias, fixture->bias_count);
+    free(bench->slab);
+}
+
+/* From src and dst as forward left them, in the plan's layouts. */
+static void run_backward(struct bench *bench, struct fixture_result *result)
+{
+    const struct fixture *fixture = bench->fixture;
+    struct dtr_plan *plan = &bench->plan;
+    struct dtr_shape in = plan->layer->in, out = dtr_plan_out(plan);
+    plan->diff_stride = larger(bench->src_count, bench->dst_count);
+    bench->diff_dst = floats_alloc(plan->lanes * plan->diff_stride);
+    bench->diff_src = floats_alloc(plan->lanes * plan->diff_stride);
     for (int64_t i = 0; i < plan->lanes; i++)
-        plan->kernel->backward(plan, i, src + i * src_count, dst + i * dst_count,
-            diff_dst + i * dst_count, fixture->first ? NULL : diff_src + i * src_count);
-    if (!fixture->first)
-        result->diff_src = converted(fixture, layer->in, diff_src, plan->src_block, layer->in.c);
+        dtr_layout_convert(out, plan->n, fixture->diff_dst + i * plan->n * dtr_shape_count(out),
+            (struct dtr_layout){.block = out.c}, bench->diff_dst + i * plan->diff_stride,
+            plan->dst);
+    if (plan->kernel->collect != NULL)
+        run_pieces(bench, DTR_BY_SLICE, collect_piece);
+    run_pieces(bench, plan->divide_backward, backward_piece);
+    result->diff_src = plan->first ? NULL : floats_alloc(fixture->src_count);
+    for (int64_t i = 0; i < plan->lanes && !plan->first; i++)
+        dtr_layout_convert(in, plan->n, bench->diff_src + i * plan->diff_stride, plan->src,
+            result->diff_src + i * plan->n * dtr_shape_count(in),
+            (struct dtr_layout){.block = in.c});
     if (plan->kernel->reduce != NULL)
-        reduce_parts(fixture, plan, src, diff_dst, result);
-    free(diff_src);
-    free(diff_dst);
+        run_reduce(bench, result);
+    free(bench->diff_src);
+    free(bench->diff_dst);
 }
 
-static void run_plan(
-    const struct fixture *fixture, struct dtr_plan *plan, struct fixture_result *result)
+static void run_update(struct bench *bench)
 {
-    const struct dtr_layer *layer = plan->layer;
-    int64_t src_count = dtr_layout_count(layer->in, plan->src_block, plan->n);
-    int64_t dst_count = dtr_layout_count(layer->out, plan->dst_block, plan->n);
-    float *src = converted(fixture, layer->in, fixture->src, layer->in.c, plan->src_block);
-    float *dst = floats_alloc(plan->lanes * dst_count);
-    if (plan->kernel->update != NULL)
-        plan->kernel->update(plan, fixture->kernel, fixture->bias);
-    for (int64_t i = 0; i < plan->lanes; i++)
-        plan->kernel->forward(plan, i, src + i * src_count, dst + i * dst_count);
-    result->dst = converted(fixture, layer->out, dst, plan->dst_block, layer->out.c);
+    const struct fixture *fixture = bench->fixture;
+    const struct dtr_kernel *kernel = bench->plan.kernel;
+    if (fixture->kernel_count == 0)
+        return;
+    memcpy(bench->kernel, fixture->kernel, (size_t)fixture->kernel_count * sizeof(float));
+    if (kernel->order != NULL)
+        kernel->order(&bench->plan, fixture->kernel, bench->kernel);
+    run_pieces(bench, DTR_TOGETHER, update_piece);
+}
+
+static void run_plan(struct bench *bench, struct fixture_result *result)
+{
+    const struct fixture *fixture = bench->fixture;
+    const struct dtr_plan *plan = &bench->plan;
+    struct dtr_shape in = plan->layer->in, out = dtr_plan_out(plan);
+    int64_t samples = plan->lanes * plan->n;
+    bench->src_count = plan->n * dtr_layout_sample(in, plan->src);
+    bench->dst_count = plan->n * dtr_layout_sample(out, plan->dst);
+    bench->kernel = floats_alloc(fixture->kernel_count);
+    bench->src = laid_out(in, plan->src, samples, fixture->src);
+    bench->dst = floats_alloc(plan->lanes * bench->dst_count);
+    visit_borders(in, plan->src, samples, bench->src, false);
+    visit_borders(out, plan->dst, samples, bench->dst, false);
+    run_update(bench);
+    if (plan->kernel->load != NULL)
+        run_pieces(bench, DTR_BY_SLICE, load_piece);
+    run_pieces(bench, plan->divide_forward, forward_piece);
+    visit_borders(out, plan->dst, samples, bench->dst, true);
+    result->dst = plain(out, plan->dst, samples, bench->dst);
     if (plan->training) {
         result->open_nodes = dtr_tree_of(plan->run).depth;
-        run_backward(fixture, plan, src, dst, result);
+        run_backward(bench, result);
     }
-    free(src);
-    free(dst);
+    free(bench->src);
+    free(bench->dst);
+    free(bench->kernel);
 }
 
 void fixture_run(const struct fixture *fixture, const struct dtr_kernel *kernel,
     struct fixture_result *result_out)
 {
     struct dtr_error error = DTR_ERROR_NONE;
-    struct dtr_plan plan = {.kernel = kernel,
-        .layer = &fixture->layer,
-        .n = fixture->n,
-        .run = fixture->inference ? (struct dtr_shard_run){0} : fixture->run,
-        .lanes = fixture->run.count,
-        .threads = (int)larger(fixture->parts, 1),
-        .sum_stride = larger(fixture->kernel_count, fixture->bias_count) + 7,
-        .training = !fixture->inference,
-        .first = fixture->first,
-        .src_block = fixture->src_block > 0 ? fixture->src_block : fixture->layer.in.c,
-        .dropout = fixture->dropout};
+    int64_t block = fixture->src_block > 0 ? fixture->src_block : fixture->layer.in.c;
+    struct bench bench = {.fixture = fixture,
+        .plan = {.kernel = kernel,
+            .layer = &fixture->layer,
+            .next = fixture->next,
+            .n = fixture->n,
+            .run = fixture->inference ? (struct dtr_shard_run){0} : fixture->run,
+            .lanes = fixture->run.count,
+            .threads = (int)(fixture->inference ? fixture->run.count : larger(fixture->parts, 1)),
+            .isa = dtr_isa_detect(),
+            .training = !fixture->inference,
+            .first = fixture->first,
+            .src = {.block = block},
+            .dst = fixture->wanted,
+            .dropout = fixture->dropout}};
     *result_out = (struct fixture_result){0};
-    if (kernel->create(&plan, &error) != DTR_OK)
+    if (dtr_threads_create(bench.plan.threads, &bench.threads, &error) != DTR_OK ||
+        kernel->create(&bench.plan, &error) != DTR_OK)
         ck_abort_msg("%s: %s", fixture_describe(fixture), error.message);
     for (int step = 0; step < larger(fixture->steps, 1); step++) {
         fixture_result_free(result_out);
-        run_plan(fixture, &plan, result_out);
+        run_plan(&bench, result_out);
     }
-    result_out->src_block = plan.src_block;
-    result_out->dst_block = plan.dst_block;
-    snprintf(result_out->detail, sizeof result_out->detail, "%s", plan.detail);
-    kernel->destroy(&plan);
+    result_out->src_layout = bench.plan.src;
+    result_out->dst_layout = bench.plan.dst;
+    snprintf(result_out->detail, sizeof result_out->detail, "%s", bench.plan.detail);
+    kernel->destroy(&bench.plan);
+    dtr_threads_free(bench.threads);
 }
 
 /* What one run of shards gave, one after another. */

@@ -1,6 +1,7 @@
 /*
- * Runs a layer on a kernel table and gives results that any two tables' can be compared in: plain
- * [n, h, w, c] activations and canonical gradients, whatever blocks the plan chose.
+ * Runs a layer, or two that are fused, on a kernel table and gives results that any two tables' can
+ * be compared in: plain [n, h, w, c] activations and canonical gradients, whatever blocks the plan
+ * chose.
  *
  *     struct fixture fixture = {.layer = fixture_conv(...), .n = 4, .run = {0, 3, 3}};
  *     fixture_fill(&fixture, 0x1p-4, &random);
@@ -21,13 +22,16 @@
 /* A layer and its inputs, for all slices one after another. */
 struct fixture {
     struct dtr_layer layer;
-    int64_t n;                /* samples of a slice */
-    struct dtr_shard_run run; /* run.count slices */
-    bool inference;           /* forward alone */
-    bool first;               /* no diff_src */
-    int64_t src_block;        /* the hint to create; 0 stands for the layer's channels */
-    int parts;                /* of reduce; 0 stands for 1 */
-    int steps;                /* how often all slices run, the last time counts; 0 stands for 1 */
+    const struct dtr_layer *next; /* fused with it; NULL */
+    int64_t n;                    /* samples of a slice */
+    struct dtr_shard_run run;     /* run.count slices */
+    bool inference;               /* forward alone */
+    bool first;                   /* no diff_src */
+    int64_t src_block;            /* of the hint to create; 0 stands for the layer's channels */
+    struct dtr_layout wanted;     /* the hint for the destination */
+    int parts;                    /* threads that share the work; 0 stands for 1 */
+    bool take; /* gradients are taken, not put into a slab; the run is the tree */
+    int steps; /* how often all slices run, the last time counts; 0 stands for 1 */
     const struct dtr_dropout_key *dropout;
 
     /* Set by fixture_fill(). */
@@ -42,8 +46,8 @@ struct fixture_result {
     int64_t open_nodes;    /* of the run; 0 in inference */
     float *diff_kernel;    /* [open_nodes][kernel_count], canonical; NULL for layers without */
     float *diff_bias;      /* [open_nodes][bias_count] */
-    int64_t src_block, dst_block; /* that the plan chose */
-    char detail[48];
+    struct dtr_layout src_layout, dst_layout; /* that the plan chose */
+    char detail[64];
 };
 
 /* Layers as the model parser would make them. SAME pads as TensorFlow does. */
@@ -70,9 +74,9 @@ void fixture_random_values(struct dtr_random *random, double step, int64_t count
 void fixture_fill(struct fixture *fixture, double step, struct dtr_random *random);
 void fixture_free(struct fixture *fixture);
 
-/* Makes a plan and runs update, forward, backward and reduce. Outputs start as NaN and lie in
- * blocks of exactly their size, so that a float not written or a write beyond the end shows; what
- * lies between the gradients of two open nodes has to stay as it is. */
+/* Makes a plan and runs all of its operations. Outputs start as NaN and lie in blocks of exactly
+ * their size, so that a float not written or a write beyond the end shows; what lies between the
+ * gradients of two open nodes, and around an image, has to stay as it is. */
 void fixture_run(const struct fixture *fixture, const struct dtr_kernel *kernel,
     struct fixture_result *result_out);
 

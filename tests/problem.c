@@ -112,6 +112,7 @@ static void compile(struct belongings *belongings, const struct problem *problem
         .slice = problem->slice,
         .seed = 11,
         .kernels = kernels,
+        .isa = dtr_isa_detect(),
         .momentum = 0.9F,
         .weight_decay = 5e-4F,
         .exchange = exchange};

@@ -384,8 +384,8 @@ START_TEST(test_maxpool_blocks)
         for (int64_t block = 1; block <= 16; block++) {
             fixture.src_block = block;
             fixture_run(&fixture, &dtr_maxpool, &blocked);
-            ck_assert_int_eq(blocked.src_block, block);
-            ck_assert_int_eq(blocked.dst_block, block);
+            ck_assert_int_eq(blocked.src_layout.block, block);
+            ck_assert_int_eq(blocked.dst_layout.block, block);
             assert_equal_results(&fixture, &blocked, &plain);
             fixture_result_free(&blocked);
         }
@@ -445,7 +445,7 @@ START_TEST(test_maxpool_large)
     fixture_free(&fixture);
 
     struct dtr_layer layer = fixture_maxpool((struct dtr_shape){300, 300, 1}, 257, 1);
-    struct dtr_plan plan = {.layer = &layer, .n = 1, .lanes = 1, .threads = 1, .src_block = 1};
+    struct dtr_plan plan = {.layer = &layer, .n = 1, .lanes = 1, .threads = 1, .src = {.block = 1}};
     struct dtr_error error = DTR_ERROR_NONE;
     ck_assert_int_eq(dtr_maxpool.create(&plan, &error), DTR_INPUT);
     ck_assert_ptr_nonnull(strstr(error.message, "line 2"));

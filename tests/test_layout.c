@@ -1,5 +1,6 @@
 /*
- * Channel blocks and pixels: where every float lies, and that padding channels are zero.
+ * Layouts and pixels: where every float lies, that channels beyond the last are zero, and that the
+ * border around an image stays as it is.
  */
 #include "dtrain/kernel.h"
 #include "dtrain/random.h"
@@ -18,28 +19,43 @@ static struct dtr_shape random_shape(struct dtr_random *random)
         1 + dtr_random_below(random, 70)};
 }
 
-/* As the header defines it: [n, ceil(c / b), h, w, b]. */
-static int64_t offset_of(
-    struct dtr_shape shape, int64_t block, int64_t n, int64_t y, int64_t x, int64_t c)
+static struct dtr_layout random_layout(struct dtr_random *random, int64_t block)
 {
-    int64_t planes = (shape.c + block - 1) / block;
-    return (((n * planes + c / block) * shape.h + y) * shape.w + x) * block + c % block;
+    struct dtr_layout layout = {.block = block};
+    if (dtr_random_below(random, 2) == 0)
+        return layout;
+    layout.top = dtr_random_below(random, 3);
+    layout.left = dtr_random_below(random, 3);
+    layout.bottom = dtr_random_below(random, 3);
+    layout.right = dtr_random_below(random, 3);
+    return layout;
 }
 
-/* Calls check for every channel of every pixel, those of the padding included. */
+/* Calls check for every channel of every pixel, those beyond the last channel included; the border
+ * has to be NaN. */
 typedef void check_float(struct dtr_shape shape, int64_t n, int64_t y, int64_t x, int64_t c,
     float value, const void *expected);
 
-static void check_floats(struct dtr_shape shape, int64_t block, int64_t n, const float *values,
-    check_float *check, const void *expected)
+/* As the header defines it: [n][ceil(c / b)][top + h + bottom][left + w + right][b]. */
+static void check_floats(struct dtr_shape shape, struct dtr_layout layout, int64_t n,
+    const float *values, check_float *check, const void *expected)
 {
-    int64_t channels = (shape.c + block - 1) / block * block;
-    ck_assert_int_eq(dtr_layout_count(shape, block, n), n * shape.h * shape.w * channels);
-    for (int64_t i = 0; i < n * shape.h * shape.w * channels; i++) {
-        int64_t c = i % channels, x = i / channels % shape.w;
-        int64_t y = i / channels / shape.w % shape.h, sample = i / channels / shape.w / shape.h;
-        float value = values[offset_of(shape, block, sample, y, x, c)];
-        check(shape, sample, y, x, c, value, expected);
+    int64_t blocks_count = (shape.c + layout.block - 1) / layout.block;
+    int64_t height = layout.top + shape.h + layout.bottom;
+    int64_t width = layout.left + shape.w + layout.right;
+    ck_assert_int_eq(dtr_layout_row(shape, layout), width * layout.block);
+    ck_assert_int_eq(dtr_layout_plane(shape, layout), height * width * layout.block);
+    ck_assert_int_eq(
+        dtr_layout_sample(shape, layout), blocks_count * height * width * layout.block);
+    for (int64_t i = 0; i < n * dtr_layout_sample(shape, layout); i++) {
+        int64_t c = i % layout.block, x = i / layout.block % width - layout.left;
+        int64_t y = i / layout.block / width % height - layout.top;
+        int64_t plane = i / layout.block / width / height;
+        if (y < 0 || y >= shape.h || x < 0 || x >= shape.w)
+            ck_assert(isnan(values[i]));
+        else
+            check(shape, plane / blocks_count, y, x, plane % blocks_count * layout.block + c,
+                values[i], expected);
     }
 }
 
@@ -66,19 +82,21 @@ START_TEST(test_convert)
     struct dtr_random random = dtr_random_at(1, DTR_RANDOM_SYNTHETIC, 0, 0, 0);
     for (int k = 0; k < 150; k++) {
         struct dtr_shape shape = random_shape(&random);
-        int64_t first = blocks[dtr_random_below(&random, BLOCKS)];
-        int64_t second = k % 3 == 0 ? shape.c : blocks[dtr_random_below(&random, BLOCKS)];
+        struct dtr_layout whole = {.block = shape.c};
+        struct dtr_layout first = random_layout(&random, blocks[dtr_random_below(&random, BLOCKS)]);
+        struct dtr_layout second = random_layout(
+            &random, k % 3 == 0 ? shape.c : blocks[dtr_random_below(&random, BLOCKS)]);
         int64_t count = N * dtr_shape_count(shape);
         float *plain = nan_floats(count), *back = nan_floats(count);
-        float *one = nan_floats(dtr_layout_count(shape, first, N));
-        float *two = nan_floats(dtr_layout_count(shape, second, N));
+        float *one = nan_floats(N * dtr_layout_sample(shape, first));
+        float *two = nan_floats(N * dtr_layout_sample(shape, second));
         for (int64_t i = 0; i < count; i++)
             plain[i] = (float)dtr_random_uniform(&random);
-        dtr_layout_convert(shape, N, plain, shape.c, one, first);
+        dtr_layout_convert(shape, N, plain, whole, one, first);
         check_floats(shape, first, N, one, check_converted, plain);
         dtr_layout_convert(shape, N, one, first, two, second);
         check_floats(shape, second, N, two, check_converted, plain);
-        dtr_layout_convert(shape, N, two, second, back, shape.c);
+        dtr_layout_convert(shape, N, two, second, back, whole);
         ck_assert_mem_eq(back, plain, (size_t)count * sizeof *plain);
         free(plain);
         free(back);
@@ -107,9 +125,10 @@ START_TEST(test_scale_pixels)
         for (int64_t i = 0; i < dtr_shape_count(shape); i++)
             pixels[i] = (uint8_t)dtr_random_u32(&random);
         for (size_t b = 0; b < BLOCKS; b++) {
-            float *dst = nan_floats(dtr_layout_count(shape, blocks[b], 1));
-            dtr_scale_pixels(shape, pixels, blocks[b], dst);
-            check_floats(shape, blocks[b], 1, dst, check_pixel, pixels);
+            struct dtr_layout layout = random_layout(&random, blocks[b]);
+            float *dst = nan_floats(dtr_layout_sample(shape, layout));
+            dtr_scale_pixels(shape, pixels, layout, dst);
+            check_floats(shape, layout, 1, dst, check_pixel, pixels);
             free(dst);
         }
         free(pixels);
@@ -121,20 +140,29 @@ START_TEST(test_scale_range)
 {
     const uint8_t pixels[] = {0, 255};
     float values[2];
-    dtr_scale_pixels((struct dtr_shape){1, 2, 1}, pixels, 1, values);
+    dtr_scale_pixels((struct dtr_shape){1, 2, 1}, pixels, (struct dtr_layout){.block = 1}, values);
     ck_assert_float_eq(values[0], -0.5f);
     ck_assert_float_eq(values[1], 0.5f);
 }
 END_TEST
 
+static void check_zero(struct dtr_shape shape, int64_t n, int64_t y, int64_t x, int64_t c,
+    float value, const void *expected)
+{
+    (void)shape, (void)n, (void)y, (void)x, (void)c, (void)expected;
+    ck_assert_float_eq(value, 0);
+}
+
 START_TEST(test_no_pixels)
 {
     struct dtr_shape shape = {3, 2, 5};
-    float *dst = nan_floats(dtr_layout_count(shape, 8, 1));
-    dtr_scale_pixels(shape, NULL, 8, dst);
-    for (int64_t i = 0; i < dtr_layout_count(shape, 8, 1); i++)
-        ck_assert_float_eq(dst[i], 0);
-    free(dst);
+    struct dtr_layout layouts[] = {{.block = 8}, {5, 1, 2, 3, 4}, {2, 1, 0, 0, 1}};
+    for (size_t i = 0; i < sizeof layouts / sizeof *layouts; i++) {
+        float *dst = nan_floats(dtr_layout_sample(shape, layouts[i]));
+        dtr_scale_pixels(shape, NULL, layouts[i], dst);
+        check_floats(shape, layouts[i], 1, dst, check_zero, NULL);
+        free(dst);
+    }
 }
 END_TEST
 

@@ -257,110 +257,36 @@ START_TEST(test_open_nodes_by_slices)
 }
 END_TEST
 
-/*
- * The same from many threads: a table whose functions, called for slice (or part) 0, do all of them
- * at once, each in a thread of its own. The fixture's slices lie one after another.
- */
-enum work { FORWARD, BACKWARD, REDUCE };
-
-struct call {
-    enum work work;
-    struct dtr_plan *plan;
-    int index, count; /* of slices or parts */
-    const float *src, *dst, *diff_dst_all;
-    float *dst_out, *diff_dst, *diff_src, *diff_kernel, *diff_bias;
-};
-
-static void *run_call(void *context)
-{
-    const struct call *it = context;
-    struct dtr_plan *plan = it->plan;
-    const struct dtr_kernel *kernel = onednn_kernel(plan->layer);
-    int64_t src_first = it->index * dtr_layout_count(plan->layer->in, plan->src_block, plan->n);
-    int64_t dst_first = it->index * dtr_layout_count(plan->layer->out, plan->dst_block, plan->n);
-    if (it->work == FORWARD)
-        kernel->forward(plan, it->index, it->src + src_first, it->dst_out + dst_first);
-    else if (it->work == BACKWARD)
-        kernel->backward(plan, it->index, it->src + src_first, it->dst + dst_first,
-            it->diff_dst + dst_first, plan->first ? NULL : it->diff_src + src_first);
-    else
-        kernel->reduce(
-            plan, it->index, it->count, it->src, it->diff_dst_all, it->diff_kernel, it->diff_bias);
-    return NULL;
-}
-
-static void run_all(struct call call)
-{
-    struct call calls[8];
-    pthread_t threads[8];
-    for (int i = 0; i < call.count; i++) {
-        calls[i] = call;
-        calls[i].index = i;
-        ck_assert_int_eq(pthread_create(&threads[i], NULL, run_call, &calls[i]), 0);
-    }
-    for (int i = 0; i < call.count; i++)
-        pthread_join(threads[i], NULL);
-}
-
-static enum dtr_status threaded_create(struct dtr_plan *plan, struct dtr_error *error)
-{
-    return onednn_kernel(plan->layer)->create(plan, error);
-}
-
-static void threaded_destroy(struct dtr_plan *plan)
-{
-    onednn_kernel(plan->layer)->destroy(plan);
-}
-
-static void threaded_update(struct dtr_plan *plan, const float *kernel, const float *bias)
-{
-    onednn_kernel(plan->layer)->update(plan, kernel, bias);
-}
-
-static void threaded_forward(struct dtr_plan *plan, int64_t slice, const float *src, float *dst)
-{
-    if (slice == 0)
-        run_all(
-            (struct call){FORWARD, plan, .count = (int)plan->lanes, .src = src, .dst_out = dst});
-}
-
-static void threaded_backward(struct dtr_plan *plan, int64_t slice, const float *src,
-    const float *dst, float *diff_dst, float *diff_src)
-{
-    if (slice == 0)
-        run_all((struct call){BACKWARD, plan, .count = (int)plan->lanes, .src = src, .dst = dst,
-            .diff_dst = diff_dst, .diff_src = diff_src});
-}
-
-static void threaded_reduce(struct dtr_plan *plan, int part, int parts, const float *src_all,
-    const float *diff_dst_all, float *diff_kernel, float *diff_bias)
-{
-    if (part == 0)
-        run_all((struct call){REDUCE, plan, .count = parts, .src = src_all,
-            .diff_dst_all = diff_dst_all, .diff_kernel = diff_kernel, .diff_bias = diff_bias});
-}
-
-static const struct dtr_kernel threaded = {.name = "threaded",
-    .create = threaded_create,
-    .destroy = threaded_destroy,
-    .update = threaded_update,
-    .forward = threaded_forward,
-    .backward = threaded_backward,
-    .reduce = threaded_reduce};
-
 /* A table that does everything twice, as the next step would. */
-static void repeated_forward(struct dtr_plan *plan, int64_t slice, const float *src, float *dst)
+static void repeated_forward(
+    struct dtr_plan *plan, struct dtr_piece piece, const float *src, float *dst)
 {
     for (int i = 0; i < 2; i++)
-        onednn_kernel(plan->layer)->forward(plan, slice, src, dst);
+        onednn_kernel(plan->layer)->forward(plan, piece, src, dst);
 }
 
-static void repeated_backward(struct dtr_plan *plan, int64_t slice, const float *src,
+static void repeated_backward(struct dtr_plan *plan, struct dtr_piece piece, const float *src,
     const float *dst, float *diff_dst, float *diff_src)
 {
     for (int i = 0; i < 2; i++)
-        onednn_kernel(plan->layer)->backward(plan, slice, src, dst, diff_dst, diff_src);
+        onednn_kernel(plan->layer)->backward(plan, piece, src, dst, diff_dst, diff_src);
 }
+
+START_TEST(test_threads_do_not_matter)
+{
+    struct dtr_random random = random_of_test((uint64_t)_i);
+    struct fixture fixture = draw_any(&random, _i);
+    struct fixture_result expected, actual;
+    fixture_fill(&fixture, FINE, &random);
+    fixture_run(&fixture, onednn_kernel(&fixture.layer), &expected);
+    fixture.parts = 2 + (int)fixture_below(&random, 7);
+    fixture_run(&fixture, onednn_kernel(&fixture.layer), &actual);
+    assert_same_bits(&fixture, &expected, &actual);
+    fixture_result_free(&expected);
+    fixture_result_free(&actual);
+    fixture_free(&fixture);
+}
+END_TEST
 
 static void compare_with_table(int number, const struct dtr_kernel *other)
 {
@@ -375,12 +301,6 @@ static void compare_with_table(int number, const struct dtr_kernel *other)
     fixture_result_free(&actual);
     fixture_free(&fixture);
 }
-
-START_TEST(test_threads_do_not_matter)
-{
-    compare_with_table(_i, &threaded);
-}
-END_TEST
 
 START_TEST(test_steps_do_not_matter)
 {
@@ -437,17 +357,18 @@ static void assert_padding_is_zero(
     }
 }
 
-static void padded_forward(struct dtr_plan *plan, int64_t slice, const float *src, float *dst)
+static void padded_forward(
+    struct dtr_plan *plan, struct dtr_piece piece, const float *src, float *dst)
 {
-    dtr_onednn_conv.forward(plan, slice, src, dst);
-    assert_padding_is_zero(plan->layer->out, plan->n, plan->dst_block, dst);
+    dtr_onednn_conv.forward(plan, piece, src, dst);
+    assert_padding_is_zero(plan->layer->out, plan->n, plan->dst.block, dst);
 }
 
-static void padded_backward(struct dtr_plan *plan, int64_t slice, const float *src,
+static void padded_backward(struct dtr_plan *plan, struct dtr_piece piece, const float *src,
     const float *dst, float *diff_dst, float *diff_src)
 {
-    dtr_onednn_conv.backward(plan, slice, src, dst, diff_dst, diff_src);
-    assert_padding_is_zero(plan->layer->in, plan->n, plan->src_block, diff_src);
+    dtr_onednn_conv.backward(plan, piece, src, dst, diff_dst, diff_src);
+    assert_padding_is_zero(plan->layer->in, plan->n, plan->src.block, diff_src);
 }
 
 START_TEST(test_padding_channels)

@@ -185,6 +185,7 @@ static const struct {
     {"bucket-bytes", AT(bucket_bytes), NULL},
     {"window-ranks", AT(window_ranks), NULL},
     {"kernels", AT(kernels), "auto"},
+    {"isa", AT(isa), "auto"},
     {"dry-run", AT(dry_run), "no"},
 #undef AT
 };
@@ -276,6 +277,7 @@ static const struct {
     {{"--shuffle=no"}, "shuffle", "no"},
     {{"--progress", "yes"}, "progress", "yes"},
     {{"--kernels", "onednn"}, "kernels", "onednn"},
+    {{"--isa", "avx2"}, "isa", "avx2"},
     {{"--lr-scaling=linear"}, "lr-scaling", "linear"},
     {{"--dry-run"}, "dry-run", "yes"},
     {{"--dry-run", "--dry-run"}, "dry-run", "yes"},
@@ -385,7 +387,7 @@ static const struct {
     {TRAIN, {"--steps="}, "--steps takes a whole number from 1 to 1000000000000, not \"\""},
     {TRAIN, {"--seed="}, "--seed takes a whole number from 0 to 9223372036854775807, not \"\""},
     {TRAIN, {"--lr", ""}, "--lr takes a number from 0 to 1000000, not \"\""},
-    {TRAIN, {"--kernels="}, "--kernels takes auto, reference or onednn, not \"\""},
+    {TRAIN, {"--kernels="}, "--kernels takes auto, reference, onednn or fused, not \"\""},
     {TRAIN, {"--dry-run=yes"}, "--dry-run takes no value, but \"yes\" was given"},
     {TRAIN, {"--dry-run="}, "--dry-run takes no value, but \"\" was given"},
     /* ranges */
@@ -417,7 +419,8 @@ static const struct {
     {TRAIN, {"--shuffle", "true"}, "--shuffle takes yes or no, not \"true\""},
     {TRAIN, {"--shuffle", "1"}, "--shuffle takes yes or no, not \"1\""},
     {TRAIN, {"--overlap=n"}, "--overlap takes yes or no, not \"n\""},
-    {EVAL, {"--kernels", "cudnn"}, "--kernels takes auto, reference or onednn, not \"cudnn\""},
+    {EVAL, {"--kernels", "cudnn"},
+        "--kernels takes auto, reference, onednn or fused, not \"cudnn\""},
     /* options that exclude each other, also when they name their defaults */
     {TRAIN, {"--epochs", "10", "--steps", "5"},
         "--epochs and --steps exclude each other: both say how long to train"},
@@ -686,7 +689,7 @@ START_TEST(test_help_is_complete)
     }
     static const char *const parts[] = {"dtrain eval CHECKPOINT [OPTIONS]", "dtrain info FILE",
         "mpirun -n 2 --bind-to none dtrain --data mnist", "srun -n 4 dtrain", "--version",
-        "Those of eval are --data, --threads, --kernels.", "Training:", "Tests and benchmarks:"};
+        "Those of eval are --data, --threads, --kernels, --isa.", "Training:", "Tests and benchmarks:"};
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
         ck_assert_msg(strstr(text, parts[i]), "%s", parts[i]);
     free(text);

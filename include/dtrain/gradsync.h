@@ -54,6 +54,7 @@ struct dtr_gradsync_config {
     struct dtr_threads *threads; /* add and update where nobody else computes */
     dtr_apply *apply;
     void *context; /* of apply */
+    bool take;     /* a rank that is alone hands gradients to dtr_gradsync_take() */
 };
 
 /* One exchange of a world runs a step at a time: their messages look alike. Fails on all ranks
@@ -68,6 +69,14 @@ void dtr_gradsync_free(struct dtr_gradsync *sync);
  * this rank's run (dtr_tree_of) a slab of gradients, *stride_out floats after the one before. */
 float *dtr_gradsync_weights(struct dtr_gradsync *sync);
 float *dtr_gradsync_gradients(struct dtr_gradsync *sync, int64_t *stride_out);
+
+/* Where config.take is set and the job has one rank, there are no gradients to be kept (the slab
+ * above is NULL): before it announces them as ready, the rank gives them here, by any thread. */
+bool dtr_gradsync_takes(const struct dtr_gradsync *sync);
+void dtr_gradsync_take(void *sync, int64_t first, int64_t count, const float *gradient);
+
+/* Floats of a bucket. */
+int64_t dtr_gradsync_bucket(const struct dtr_gradsync *sync);
 
 /* How many elements this rank updates. */
 int64_t dtr_gradsync_share_count(const struct dtr_gradsync *sync);

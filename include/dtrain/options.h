@@ -40,6 +40,7 @@ struct dtr_options {
     int64_t bucket_bytes; /* 0: chosen */
     int64_t window_ranks; /* 0: all of a host */
     int kernels;          /* enum dtr_kernel_choice */
+    int isa;              /* enum dtr_isa + 1; 0: chosen */
     bool dry_run;
 };
 

@@ -9,6 +9,7 @@
 #ifndef DTRAIN_REPLICA_H
 #define DTRAIN_REPLICA_H
 
+#include "dtrain/cpu.h"
 #include "dtrain/loader.h"
 #include "dtrain/model.h"
 #include "dtrain/status.h"
@@ -20,7 +21,17 @@
 
 struct dtr_replica;
 
-enum dtr_kernel_choice { DTR_KERNELS_AUTO, DTR_KERNELS_REFERENCE, DTR_KERNELS_ONEDNN };
+/* auto: whatever is fastest for a layer, by rule; fused: our own where there is one, else oneDNN.
+ */
+enum dtr_kernel_choice {
+    DTR_KERNELS_AUTO,
+    DTR_KERNELS_REFERENCE,
+    DTR_KERNELS_ONEDNN,
+    DTR_KERNELS_FUSED
+};
+
+/* Takes the gradient of slab elements [first, first + count), which is final. */
+typedef void dtr_take(void *context, int64_t first, int64_t count, const float *gradient);
 
 /* Who sums the gradients over ranks and updates the parameters, as the replica sees it. Called by
  * the thread that runs the step. */
@@ -36,6 +47,10 @@ struct dtr_exchange {
      * after the one before. */
     float *weights, *gradients;
     int64_t stride;
+    /* Where this rank alone makes the gradient: updates parameters by it at once, by any thread.
+     * Then there are no slabs of gradients. NULL: they are wanted. */
+    dtr_take *take;
+    int64_t bucket;      /* floats: to be told of fewer gradients at a time is of no use */
     int64_t share_count; /* parameters that this rank updates: momenta that it keeps */
 };
 
@@ -46,6 +61,7 @@ struct dtr_replica_config {
     int64_t slice;                 /* samples a shard gives to a batch */
     uint64_t seed;                 /* of dropout */
     enum dtr_kernel_choice kernels;
+    enum dtr_isa isa; /* all ranks' must be the same, and no more than the CPU has */
     float momentum, weight_decay;
     bool decay_all_kernels;       /* not only dense layers' kernels and biases */
     struct dtr_exchange exchange; /* all NULL: the replica has slabs of its own, and updates all */
@@ -76,12 +92,15 @@ struct dtr_replica_ops {
     int64_t (*evaluate)(struct dtr_replica *replica, const struct dtr_samples *samples);
     void (*get)(struct dtr_replica *replica, float *weights_out);
     void (*set)(struct dtr_replica *replica, const float *weights);
-    /* The slab of gradients, and the momenta [share_count] of the elements that this rank updates.
-     */
+    /* The slab of gradients, and the momenta [share_count] of the elements that this rank updates,
+     * in the replica's own order. */
     const float *(*gradients)(struct dtr_replica *replica);
     const float *(*momenta)(struct dtr_replica *replica);
-    /* A line per layer for the plan: name, output shape, kernel. Returns false past the end. */
-    bool (*describe)(struct dtr_replica *replica, int layer, char *line_out, int64_t line_bytes);
+    /* A slab in the replica's own order to the canonical one; the two may not overlap. */
+    void (*canonical)(struct dtr_replica *replica, const float *slab, float *canonical_out);
+    /* A line for the plan per layer, or layers that are computed as one: names, output shape,
+     * kernel. Returns false past the end. */
+    bool (*describe)(struct dtr_replica *replica, int line, char *line_out, int64_t line_bytes);
     void (*destroy)(struct dtr_replica *replica);
 };
 

@@ -31,8 +31,9 @@ struct dtr_trainer {
     struct dtr_loader *loader;
     struct dtr_gradsync *sync;
     struct dtr_replica *replica;
-    float rate;     /* of the step whose gradients are being exchanged */
-    bool same_cpus; /* all ranks' instruction sets are alike */
+    float rate;       /* of the step whose gradients are being exchanged */
+    enum dtr_isa isa; /* of all ranks */
+    bool lower_isa;   /* than some of their CPUs have */
 
     bool checkpoints;                     /* are written */
     struct dtr_checkpoint_writer *writer; /* rank 0 */

@@ -65,6 +65,9 @@ void dtr_world_finish_control(struct dtr_world *world, struct dtr_control *all_o
 /* Sum modulo 2^64. */
 uint64_t dtr_world_sum_u64(struct dtr_world *world, uint64_t value);
 
+/* The smallest. */
+uint64_t dtr_world_min_u64(struct dtr_world *world, uint64_t value);
+
 /* Whether all ranks have the same value. */
 bool dtr_world_same(struct dtr_world *world, uint64_t value);
 

@@ -40,7 +40,7 @@ static enum dtr_status create(struct dtr_plan *plan, struct dtr_error *error)
     dropout->units = units;
     dropout->threshold = keep_threshold(layer->rate);
     dropout->scale = (float)(1 / (1 - layer->rate));
-    plan->src_block = plan->dst_block = layer->in.c;
+    plan->src = plan->dst = (struct dtr_layout){.block = layer->in.c};
     snprintf(plan->detail, sizeof plan->detail, "plain C");
     return DTR_OK;
 }
@@ -69,7 +69,7 @@ static void forward_sample(const struct dropout *dropout, struct dtr_random rand
     }
 }
 
-static void forward(struct dtr_plan *plan, int64_t slice, const float *src, float *dst)
+static void forward(struct dtr_plan *plan, struct dtr_piece piece, const float *src, float *dst)
 {
     struct dropout *dropout = plan->state;
     int64_t units = dropout->units;
@@ -77,9 +77,9 @@ static void forward(struct dtr_plan *plan, int64_t slice, const float *src, floa
         memcpy(dst, src, (size_t)(plan->n * units) * sizeof *dst);
         return;
     }
-    const struct dtr_dropout_key *key = &plan->dropout[slice];
+    const struct dtr_dropout_key *key = &plan->dropout[piece.slice];
     uint32_t stream = (uint32_t)plan->layer->number;
-    float *mask = dropout->masks + slice * plan->n * units;
+    float *mask = dropout->masks + piece.slice * plan->n * units;
     for (int64_t i = 0; i < plan->n; i++, src += units, dst += units, mask += units) {
         if (key->samples[i] < 0) {
             memset(mask, 0, (size_t)units * sizeof *mask);
@@ -92,14 +92,14 @@ static void forward(struct dtr_plan *plan, int64_t slice, const float *src, floa
     }
 }
 
-static void backward(struct dtr_plan *plan, int64_t slice, const float *src, const float *dst,
-    float *diff_dst, float *diff_src)
+static void backward(struct dtr_plan *plan, struct dtr_piece piece, const float *src,
+    const float *dst, float *diff_dst, float *diff_src)
 {
     (void)src;
     (void)dst;
     const struct dropout *dropout = plan->state;
     int64_t count = plan->n * dropout->units;
-    const float *mask = dropout->masks + slice * count;
+    const float *mask = dropout->masks + piece.slice * count;
     for (int64_t i = 0; i < count && diff_src != NULL; i++)
         diff_src[i] = diff_dst[i] * mask[i];
 }

@@ -2,18 +2,14 @@
 
 #include <string.h>
 
-int64_t dtr_layout_count(struct dtr_shape shape, int64_t block, int64_t n)
+/* Where channel c of the image's first pixel lies in a sample. */
+static int64_t channel_offset(struct dtr_shape shape, struct dtr_layout layout, int64_t c)
 {
-    return n * ((shape.c + block - 1) / block) * shape.h * shape.w * block;
+    return dtr_layout_origin(shape, layout) + c / layout.block * dtr_layout_plane(shape, layout) +
+           c % layout.block;
 }
 
-/* Where channel c of the first pixel lies in a sample. */
-static int64_t channel_offset(struct dtr_shape shape, int64_t block, int64_t c)
-{
-    return c / block * block * shape.h * shape.w + c % block;
-}
-
-/* The same few channels of every pixel. Inlined with `count` known where it matters, so that a
+/* The same few channels of a row of pixels. Inlined with `count` known where it matters, so that a
  * copy is a few moves and no call. */
 static inline __attribute__((always_inline)) void copy_channels(int64_t pixels, int64_t count,
     const float *src, int64_t src_block, float *dst, int64_t dst_block)
@@ -22,10 +18,12 @@ static inline __attribute__((always_inline)) void copy_channels(int64_t pixels, 
         memcpy(dst + i * dst_block, src + i * src_block, (size_t)count * sizeof *dst);
 }
 
-static void copy_run(int64_t pixels, int64_t count, const float *src, int64_t src_block, float *dst,
+static void copy_row(int64_t pixels, int64_t count, const float *src, int64_t src_block, float *dst,
     int64_t dst_block)
 {
-    if (count == 1)
+    if (count == src_block && count == dst_block)
+        memcpy(dst, src, (size_t)(pixels * count) * sizeof *dst);
+    else if (count == 1)
         copy_channels(pixels, 1, src, src_block, dst, dst_block);
     else if (count == 8)
         copy_channels(pixels, 8, src, src_block, dst, dst_block);
@@ -33,35 +31,45 @@ static void copy_run(int64_t pixels, int64_t count, const float *src, int64_t sr
         copy_channels(pixels, count, src, src_block, dst, dst_block);
 }
 
-/* Zeroes a sample's last block, if not all of its channels are going to be written. */
-static void clear_padding(struct dtr_shape shape, int64_t block, float *dst)
+static void copy_image(struct dtr_shape shape, int64_t count, const float *src,
+    struct dtr_layout from, float *dst, struct dtr_layout to)
 {
-    int64_t used = shape.c % block, count = shape.h * shape.w * block;
-    if (used != 0)
-        memset(dst + shape.c / block * count, 0, (size_t)count * sizeof *dst);
+    int64_t src_row = dtr_layout_row(shape, from), dst_row = dtr_layout_row(shape, to);
+    for (int64_t y = 0; y < shape.h; y++)
+        copy_row(shape.w, count, src + y * src_row, from.block, dst + y * dst_row, to.block);
 }
 
-static void convert_sample(
-    struct dtr_shape shape, const float *src, int64_t src_block, float *dst, int64_t dst_block)
+/* Zeroes the image in a sample's last block, if not all of its channels are going to be written. */
+static void clear_padding(struct dtr_shape shape, struct dtr_layout layout, float *dst)
 {
-    clear_padding(shape, dst_block, dst);
+    int64_t used = shape.c % layout.block, row = dtr_layout_row(shape, layout);
+    if (used == 0)
+        return;
+    dst += channel_offset(shape, layout, shape.c - used);
+    for (int64_t y = 0; y < shape.h; y++)
+        memset(dst + y * row, 0, (size_t)(shape.w * layout.block) * sizeof *dst);
+}
+
+static void convert_sample(struct dtr_shape shape, const float *src, struct dtr_layout from,
+    float *dst, struct dtr_layout to)
+{
+    clear_padding(shape, to, dst);
     int64_t count = 0; /* channels that are neighbours in both */
     for (int64_t c = 0; c < shape.c; c += count) {
-        int64_t in_src = src_block - c % src_block, in_dst = dst_block - c % dst_block;
+        int64_t in_src = from.block - c % from.block, in_dst = to.block - c % to.block;
         count = in_src < in_dst ? in_src : in_dst;
         count = count < shape.c - c ? count : shape.c - c;
-        copy_run(shape.h * shape.w, count, src + channel_offset(shape, src_block, c), src_block,
-            dst + channel_offset(shape, dst_block, c), dst_block);
+        copy_image(shape, count, src + channel_offset(shape, from, c), from,
+            dst + channel_offset(shape, to, c), to);
     }
 }
 
-void dtr_layout_convert(struct dtr_shape shape, int64_t n, const float *src, int64_t src_block,
-    float *dst, int64_t dst_block)
+void dtr_layout_convert(struct dtr_shape shape, int64_t n, const float *src, struct dtr_layout from,
+    float *dst, struct dtr_layout to)
 {
-    int64_t src_count = dtr_layout_count(shape, src_block, 1);
-    int64_t dst_count = dtr_layout_count(shape, dst_block, 1);
     for (int64_t i = 0; i < n; i++)
-        convert_sample(shape, src + i * src_count, src_block, dst + i * dst_count, dst_block);
+        convert_sample(shape, src + i * dtr_layout_sample(shape, from), from,
+            dst + i * dtr_layout_sample(shape, to), to);
 }
 
 static inline __attribute__((always_inline)) void scale(
@@ -71,18 +79,34 @@ static inline __attribute__((always_inline)) void scale(
         dst[i * dst_step] = ((float)pixels[i * pixel_step] - 127.5f) / 255;
 }
 
-void dtr_scale_pixels(struct dtr_shape shape, const uint8_t *pixels, int64_t block, float *dst)
+static void clear_image(struct dtr_shape shape, struct dtr_layout layout, float *dst)
 {
-    int64_t area = shape.h * shape.w, count = dtr_layout_count(shape, block, 1);
+    int64_t row = dtr_layout_row(shape, layout), plane = dtr_layout_plane(shape, layout);
+    for (int64_t c = 0; c < shape.c; c += layout.block) {
+        for (int64_t y = 0; y < shape.h; y++)
+            memset(dst + channel_offset(shape, layout, 0) + c / layout.block * plane + y * row, 0,
+                (size_t)(shape.w * layout.block) * sizeof *dst);
+    }
+}
+
+void dtr_scale_pixels(
+    struct dtr_shape shape, const uint8_t *pixels, struct dtr_layout layout, float *dst)
+{
+    int64_t row = dtr_layout_row(shape, layout), pixel_row = shape.w * shape.c;
     if (pixels == NULL) {
-        memset(dst, 0, (size_t)count * sizeof *dst);
+        clear_image(shape, layout, dst);
         return;
     }
-    if (block == shape.c) {
-        scale(count, pixels, 1, dst, 1);
+    if (layout.block == shape.c) {
+        for (int64_t y = 0; y < shape.h; y++)
+            scale(pixel_row, pixels + y * pixel_row, 1,
+                dst + dtr_layout_origin(shape, layout) + y * row, 1);
         return;
     }
-    clear_padding(shape, block, dst);
-    for (int64_t c = 0; c < shape.c; c++)
-        scale(area, pixels + c, shape.c, dst + channel_offset(shape, block, c), block);
+    clear_padding(shape, layout, dst);
+    for (int64_t c = 0; c < shape.c; c++) {
+        for (int64_t y = 0; y < shape.h; y++)
+            scale(shape.w, pixels + y * pixel_row + c, shape.c,
+                dst + channel_offset(shape, layout, c) + y * row, layout.block);
+    }
 }

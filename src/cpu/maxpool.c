@@ -46,7 +46,7 @@ static void destroy(struct dtr_plan *plan)
 static struct pool pool_of(const struct dtr_plan *plan)
 {
     const struct dtr_layer *layer = plan->layer;
-    int64_t block = plan->src_block, size = layer->kernel_h, stride = layer->stride;
+    int64_t block = plan->src.block, size = layer->kernel_h, stride = layer->stride;
     return (struct pool){
         .planes = plan->n * ((layer->in.c + block - 1) / block),
         .h = layer->in.h,
@@ -70,9 +70,9 @@ static enum dtr_status create(struct dtr_plan *plan, struct dtr_error *error)
     plan->state = dtr_alloc(1, sizeof(struct pool), layer->name, error);
     if (plan->state == NULL)
         return error->status;
+    plan->src = plan->dst = (struct dtr_layout){.block = plan->src.block}; /* of the layer below */
     struct pool *pool = plan->state;
     *pool = pool_of(plan);
-    plan->dst_block = plan->src_block;
     snprintf(plan->detail, sizeof plan->detail, "plain C");
     if (!plan->training)
         return DTR_OK;
@@ -201,10 +201,10 @@ static struct pool halving(struct pool pool)
     return pool;
 }
 
-static void forward(struct dtr_plan *plan, int64_t slice, const float *src, float *dst)
+static void forward(struct dtr_plan *plan, struct dtr_piece piece, const float *src, float *dst)
 {
     const struct pool *pool = plan->state;
-    uint16_t *winners = plan->training ? pool->winners + slice * out_count(pool) : NULL;
+    uint16_t *winners = plan->training ? pool->winners + piece.slice * out_count(pool) : NULL;
     if (halves(pool))
         forward_planes(halving(*pool), LANES, src, dst, winners);
     else if (pool->block % LANES == 0)
@@ -213,13 +213,13 @@ static void forward(struct dtr_plan *plan, int64_t slice, const float *src, floa
         forward_planes(*pool, 1, src, dst, winners);
 }
 
-static void backward(struct dtr_plan *plan, int64_t slice, const float *src, const float *dst,
-    float *diff_dst, float *diff_src)
+static void backward(struct dtr_plan *plan, struct dtr_piece piece, const float *src,
+    const float *dst, float *diff_dst, float *diff_src)
 {
     (void)src;
     (void)dst;
     const struct pool *pool = plan->state;
-    const uint16_t *winners = pool->winners + slice * out_count(pool);
+    const uint16_t *winners = pool->winners + piece.slice * out_count(pool);
     if (diff_src == NULL)
         return;
     if (halves(pool))

@@ -100,7 +100,7 @@ static struct geometry geometry_of(const struct dtr_plan *plan)
     };
 }
 
-/* The block b of dtr_plan that a format amounts to, 0 if none. */
+/* The block of a layout that a format amounts to, 0 if none. */
 static int64_t block_of(const_dnnl_memory_desc_t format, const dnnl_dims_t sizes)
 {
     const struct {
@@ -204,9 +204,11 @@ static void forget_descs(struct conv *conv)
 static bool set_blocks(const struct conv *conv, struct dtr_plan *plan)
 {
     struct geometry sizes = geometry_of(plan);
-    plan->src_block = block_of(format_of(conv, FORWARD, DNNL_ARG_SRC), sizes.src);
-    plan->dst_block = block_of(format_of(conv, FORWARD, DNNL_ARG_DST), sizes.dst);
-    return plan->src_block > 0 && plan->dst_block > 0;
+    plan->src = (struct dtr_layout){
+        .block = block_of(format_of(conv, FORWARD, DNNL_ARG_SRC), sizes.src)};
+    plan->dst = (struct dtr_layout){
+        .block = block_of(format_of(conv, FORWARD, DNNL_ARG_DST), sizes.dst)};
+    return plan->src.block > 0 && plan->dst.block > 0;
 }
 
 static const char *implementation(const struct conv *conv, int operation)
@@ -350,6 +352,8 @@ static enum dtr_status alloc(struct dtr_plan *plan, struct dtr_error *error)
 static enum dtr_status create(struct dtr_plan *plan, struct dtr_error *error)
 {
     onednn_use_one_thread();
+    if (onednn_limit(plan, error) != DTR_OK)
+        return error->status;
     enum dtr_status status = alloc(plan, error);
     struct conv *conv = plan->state;
     if (status == DTR_OK &&
@@ -380,10 +384,13 @@ static void run(struct dtr_plan *plan, struct lane *lane, int operation)
     onednn_require(dnnl_stream_wait(lane->stream), plan);
 }
 
-static void update(struct dtr_plan *plan, const float *kernel, const float *bias)
+static void update(
+    struct dtr_plan *plan, struct dtr_piece piece, const float *kernel, const float *bias)
 {
     struct conv *conv = plan->state;
     struct lane *lane = &conv->lanes[0];
+    if (piece.part > 0)
+        return;
     place(lane, KERNEL, kernel);
     place(lane, BIAS, bias);
     run(plan, lane, PACK);
@@ -393,13 +400,13 @@ static void update(struct dtr_plan *plan, const float *kernel, const float *bias
 
 static int64_t result_count(const struct dtr_plan *plan)
 {
-    return dtr_layout_count(plan->layer->out, plan->dst_block, plan->n);
+    return plan->n * dtr_layout_sample(plan->layer->out, plan->dst);
 }
 
-static void forward(struct dtr_plan *plan, int64_t slice, const float *src, float *dst)
+static void forward(struct dtr_plan *plan, struct dtr_piece piece, const float *src, float *dst)
 {
     struct conv *conv = plan->state;
-    struct lane *lane = &conv->lanes[slice];
+    struct lane *lane = &conv->lanes[piece.slice];
     place(lane, SRC, src);
     place(lane, DST, dst);
     run(plan, lane, FORWARD);
@@ -407,11 +414,11 @@ static void forward(struct dtr_plan *plan, int64_t slice, const float *src, floa
         onednn_relu(result_count(plan), dst);
 }
 
-static void backward(struct dtr_plan *plan, int64_t slice, const float *src, const float *dst,
-    float *diff_dst, float *diff_src)
+static void backward(struct dtr_plan *plan, struct dtr_piece piece, const float *src,
+    const float *dst, float *diff_dst, float *diff_src)
 {
     struct conv *conv = plan->state;
-    struct lane *lane = &conv->lanes[slice];
+    struct lane *lane = &conv->lanes[piece.slice];
     if (plan->layer->relu)
         onednn_relu_backward(result_count(plan), dst, diff_dst);
     place(lane, SRC, src);
@@ -424,16 +431,17 @@ static void backward(struct dtr_plan *plan, int64_t slice, const float *src, con
     }
 }
 
-static void reduce(struct dtr_plan *plan, int part, int parts, const float *src_all,
-    const float *diff_dst_all, float *diff_kernel, float *diff_bias)
+static void reduce(struct dtr_plan *plan, struct dtr_piece piece, const float *src,
+    const float *diff_dst, const struct dtr_gradient_sink *sink)
 {
-    (void)src_all;
-    (void)diff_dst_all;
+    (void)src;
+    (void)diff_dst;
     const struct conv *conv = plan->state;
-    onednn_reduce(
-        plan, conv->partials, conv->partial_stride, conv->kernel_count, part, parts, diff_kernel);
-    onednn_reduce(plan, conv->partials + dtr_align_floats(conv->kernel_count), conv->partial_stride,
-        plan->layer->out.c, part, parts, diff_bias);
+    int64_t stride = conv->partial_stride;
+    dtr_reduce_partials(
+        plan, piece, conv->partials, stride, conv->kernel_count, sink, sink->kernel);
+    dtr_reduce_partials(plan, piece, conv->partials + dtr_align_floats(conv->kernel_count), stride,
+        plan->layer->out.c, sink, sink->bias);
 }
 
 const struct dtr_kernel dtr_onednn_conv = {.name = "onednn",

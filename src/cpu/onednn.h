@@ -18,6 +18,23 @@
 typedef const dnnl_memory_desc_t *const_dnnl_memory_desc_t; /* the name that version 3 has */
 #endif
 
+/* Nothing beyond the plan's instruction set. That can be said before oneDNN's first use alone;
+ * later it has to be the same. */
+static inline enum dtr_status onednn_limit(const struct dtr_plan *plan, struct dtr_error *error)
+{
+    static const dnnl_cpu_isa_t limits[DTR_ISA_COUNT] = {
+        [DTR_ISA_BASELINE] = dnnl_cpu_isa_sse41,
+        [DTR_ISA_AVX2] = dnnl_cpu_isa_avx2,
+        [DTR_ISA_AVX512] = dnnl_cpu_isa_avx512_core,
+    };
+    if (dnnl_set_max_cpu_isa(limits[plan->isa]) == dnnl_success ||
+        dnnl_get_effective_cpu_isa() == limits[plan->isa])
+        return DTR_OK;
+    return dtr_error_set(error, DTR_FAILED,
+        "%s: oneDNN in this process already works with other instructions than %s",
+        plan->layer->name, dtr_isa_name(plan->isa));
+}
+
 /* oneDNN asks OpenMP how many threads to use, when it makes a primitive and when it runs one.
  * OpenMP keeps the answer per calling thread, so every thread says it before every call. */
 static inline void onednn_use_one_thread(void)
@@ -119,14 +136,6 @@ static inline void onednn_relu_backward(int64_t count, const float *dst, float *
 {
     for (int64_t i = 0; i < count; i++)
         diff_dst[i] = dst[i] > 0 ? diff_dst[i] : 0;
-}
-
-/* The tree sum of the lanes' partials [lanes][stride], part `part` of `parts` of `count` floats. */
-static inline void onednn_reduce(const struct dtr_plan *plan, const float *partials, int64_t stride,
-    int64_t count, int part, int parts, float *sum_out)
-{
-    dtr_tree_sum(plan->run, partials, stride, count * part / parts, count * (part + 1) / parts,
-        sum_out, plan->sum_stride);
 }
 
 #endif

@@ -56,6 +56,8 @@ static enum dtr_status alloc_floats(int64_t count, float **floats_out, struct dt
 static enum dtr_status create(struct dtr_plan *plan, struct dtr_error *error)
 {
     const struct dtr_layer *layer = plan->layer;
+    if (onednn_limit(plan, error) != DTR_OK)
+        return error->status;
     plan->state = dtr_alloc(1, sizeof(struct dense), layer->name, error);
     if (plan->state == NULL)
         return error->status;
@@ -63,14 +65,15 @@ static enum dtr_status create(struct dtr_plan *plan, struct dtr_error *error)
     dense->in = dtr_shape_count(layer->in);
     dense->out = layer->out.c;
     dense->bias_stride = dtr_align_floats(dense->out);
-    plan->src_block = layer->in.c;
-    plan->dst_block = layer->out.c;
+    plan->src = (struct dtr_layout){.block = layer->in.c};
+    plan->dst = (struct dtr_layout){.block = layer->out.c};
+    plan->reduce_reads = true;
     snprintf(plan->detail, sizeof plan->detail, "sgemm");
     if (!plan->training)
         return DTR_OK;
     /* Tiles of the layer alone, not of the rank: the library may round by a tile's size. */
     dense->tile_rows = dense->out < TILE_FLOATS ? TILE_FLOATS / dense->out : 1;
-    dense->stack_floats = (dtr_tree_most_entries(plan->run) - 1) * dense->tile_rows * dense->out;
+    dense->stack_floats = dtr_tree_most_entries(plan->run) * dense->tile_rows * dense->out;
     bool transpose = !plan->first && plan->n % 8 == 0;
     if ((transpose &&
             alloc_floats(plan->lanes * dense->in * plan->n, &dense->transposed, error) != DTR_OK) ||
@@ -82,16 +85,19 @@ static enum dtr_status create(struct dtr_plan *plan, struct dtr_error *error)
     return DTR_OK;
 }
 
-static void update(struct dtr_plan *plan, const float *kernel, const float *bias)
+static void update(
+    struct dtr_plan *plan, struct dtr_piece piece, const float *kernel, const float *bias)
 {
     struct dense *dense = plan->state;
+    if (piece.part > 0)
+        return;
     dense->kernel = kernel;
     dense->bias = bias;
 }
 
-static void forward(struct dtr_plan *plan, int64_t slice, const float *src, float *dst)
+static void forward(struct dtr_plan *plan, struct dtr_piece piece, const float *src, float *dst)
 {
-    (void)slice;
+    (void)piece;
     const struct dense *dense = plan->state;
     multiply(plan, 'N', 'N', plan->n, dense->out, dense->in, src, dense->in, dense->kernel,
         dense->out, dst);
@@ -123,12 +129,12 @@ static void diff_source(
     }
 }
 
-static void backward(struct dtr_plan *plan, int64_t slice, const float *src, const float *dst,
-    float *diff_dst, float *diff_src)
+static void backward(struct dtr_plan *plan, struct dtr_piece piece, const float *src,
+    const float *dst, float *diff_dst, float *diff_src)
 {
     (void)src;
     const struct dense *dense = plan->state;
-    float *diff_bias = dense->bias_partials + slice * dense->bias_stride;
+    float *diff_bias = dense->bias_partials + piece.slice * dense->bias_stride;
     if (plan->layer->relu)
         onednn_relu_backward(plan->n * dense->out, dst, diff_dst);
     memset(diff_bias, 0, (size_t)dense->out * sizeof *diff_bias);
@@ -137,52 +143,46 @@ static void backward(struct dtr_plan *plan, int64_t slice, const float *src, con
             diff_bias[o] += diff_dst[i * dense->out + o];
     }
     if (diff_src != NULL)
-        diff_source(plan, slice, diff_dst, diff_src);
+        diff_source(plan, piece.slice, diff_dst, diff_src);
 }
 
-static float *entry(float *root, float *stack, int64_t count, int64_t level)
-{
-    return level == 0 ? root : stack + (level - 1) * count;
-}
-
-/* Rows [row, row + rows) of the kernel's gradient. The lowest entry of the stack of partial sums is
- * the result's own place, the others are in `stack`; those that stay open go to theirs. */
-static void reduce_tile(const struct dtr_plan *plan, float *stack, int64_t row, int64_t rows,
-    const float *src_all, const float *diff_dst_all, float *diff_kernel)
+/* The gradient of rows [row, row + rows) of the kernel, open node k in entry k of the stack of
+ * partial sums. Returns the number of open nodes. */
+static int64_t reduce_tile(const struct dtr_plan *plan, float *stack, int64_t row, int64_t rows,
+    const float *src, const float *diff_dst)
 {
     const struct dense *dense = plan->state;
     int64_t in = dense->in, out = dense->out, count = rows * out;
-    float *root = diff_kernel + row * out;
     struct dtr_tree tree = dtr_tree_begin(plan->run.shards, plan->run.first);
     for (int64_t i = 0; i < plan->run.count; i++) {
-        int64_t top = tree.depth;
-        multiply(plan, 'T', 'N', rows, out, plan->n, src_all + i * plan->n * in + row, in,
-            diff_dst_all + i * plan->n * out, out, entry(root, stack, count, top));
+        float *top = stack + tree.depth * count;
+        multiply(plan, 'T', 'N', rows, out, plan->n, src + i * plan->n * in + row, in,
+            diff_dst + i * plan->diff_stride, out, top);
         for (int merges = dtr_tree_push(&tree, plan->run.first + i + 1); merges > 0; merges--) {
-            float *left = entry(root, stack, count, top - 1);
-            const float *right = entry(root, stack, count, top--);
+            top -= count;
             for (int64_t j = 0; j < count; j++)
-                left[j] += right[j];
+                top[j] += top[count + j];
         }
     }
-    for (int64_t k = 1; k < tree.depth; k++)
-        memcpy(root + k * plan->sum_stride, entry(root, stack, count, k),
-            (size_t)count * sizeof *root);
+    return tree.depth;
 }
 
-static void reduce(struct dtr_plan *plan, int part, int parts, const float *src_all,
-    const float *diff_dst_all, float *diff_kernel, float *diff_bias)
+static void reduce(struct dtr_plan *plan, struct dtr_piece piece, const float *src,
+    const float *diff_dst, const struct dtr_gradient_sink *sink)
 {
     const struct dense *dense = plan->state;
-    float *stack = dense->stacks + part * dense->stack_floats;
-    int64_t tiles = (dense->in + dense->tile_rows - 1) / dense->tile_rows;
-    for (int64_t tile = tiles * part / parts; tile < tiles * (part + 1) / parts; tile++) {
+    float *stack = dense->stacks + piece.thread * dense->stack_floats;
+    int64_t first, end;
+    dtr_piece_range(piece, (dense->in + dense->tile_rows - 1) / dense->tile_rows, &first, &end);
+    for (int64_t tile = first; tile < end; tile++) {
         int64_t row = tile * dense->tile_rows, left = dense->in - row;
-        reduce_tile(plan, stack, row, left < dense->tile_rows ? left : dense->tile_rows, src_all,
-            diff_dst_all, diff_kernel);
+        int64_t rows = left < dense->tile_rows ? left : dense->tile_rows;
+        int64_t nodes = reduce_tile(plan, stack, row, rows, src, diff_dst);
+        dtr_sink_put(sink, sink->kernel, row * dense->out, rows * dense->out, nodes, stack,
+            rows * dense->out);
     }
-    onednn_reduce(
-        plan, dense->bias_partials, dense->bias_stride, dense->out, part, parts, diff_bias);
+    dtr_reduce_partials(
+        plan, piece, dense->bias_partials, dense->bias_stride, dense->out, sink, sink->bias);
 }
 
 const struct dtr_kernel dtr_onednn_dense = {.name = "onednn",

@@ -46,8 +46,8 @@ static enum dtr_status create(struct dtr_plan *plan, struct window window, struc
     reference->kernel_count = window.h * window.w * layer->in.c * layer->out.c;
     reference->bias_count = layer->out.c;
     reference->stride = dtr_align_floats(reference->kernel_count + reference->bias_count);
-    plan->src_block = layer->in.c;
-    plan->dst_block = layer->out.c;
+    plan->src = (struct dtr_layout){.block = layer->in.c};
+    plan->dst = (struct dtr_layout){.block = layer->out.c};
     snprintf(plan->detail, sizeof plan->detail, "plain C");
     if (!plan->training)
         return DTR_OK;
@@ -73,9 +73,12 @@ static enum dtr_status create_dense(struct dtr_plan *plan, struct dtr_error *err
     return create(plan, window, error);
 }
 
-static void update(struct dtr_plan *plan, const float *kernel, const float *bias)
+static void update(
+    struct dtr_plan *plan, struct dtr_piece piece, const float *kernel, const float *bias)
 {
     struct reference *reference = plan->state;
+    if (piece.part > 0)
+        return;
     reference->kernel = kernel;
     reference->bias = bias;
 }
@@ -114,9 +117,9 @@ static void forward_output(
         dst[o] = dst[o] < 0 ? 0 : dst[o]; /* NaN stays */
 }
 
-static void forward(struct dtr_plan *plan, int64_t slice, const float *src, float *dst)
+static void forward(struct dtr_plan *plan, struct dtr_piece piece, const float *src, float *dst)
 {
-    (void)slice;
+    (void)piece;
     struct dtr_shape out = plan->layer->out;
     int64_t in_count = dtr_shape_count(plan->layer->in);
     for (int64_t i = 0; i < plan->n; i++) {
@@ -154,13 +157,13 @@ static void backward_output(const struct dtr_plan *plan, int64_t y, int64_t x, c
         diff_row[o] += diff_dst[o]; /* the bias, behind the kernel's last row */
 }
 
-static void backward(struct dtr_plan *plan, int64_t slice, const float *src, const float *dst,
-    float *diff_dst, float *diff_src)
+static void backward(struct dtr_plan *plan, struct dtr_piece piece, const float *src,
+    const float *dst, float *diff_dst, float *diff_src)
 {
     const struct reference *reference = plan->state;
     struct dtr_shape out = plan->layer->out;
     int64_t in_count = dtr_shape_count(plan->layer->in);
-    float *partial = reference->partials + slice * reference->stride;
+    float *partial = reference->partials + piece.slice * reference->stride;
     memset(partial, 0, (size_t)reference->stride * sizeof *partial);
     if (diff_src != NULL)
         memset(diff_src, 0, (size_t)(plan->n * in_count) * sizeof *diff_src);
@@ -175,23 +178,16 @@ static void backward(struct dtr_plan *plan, int64_t slice, const float *src, con
     }
 }
 
-/* Part `part` of `count` gradients that start at `offset` in the partials. */
-static void reduce_range(
-    const struct dtr_plan *plan, int64_t offset, int64_t count, int part, int parts, float *sum_out)
+static void reduce(struct dtr_plan *plan, struct dtr_piece piece, const float *src,
+    const float *diff_dst, const struct dtr_gradient_sink *sink)
 {
+    (void)src;
+    (void)diff_dst;
     const struct reference *reference = plan->state;
-    dtr_tree_sum(plan->run, reference->partials + offset, reference->stride, count * part / parts,
-        count * (part + 1) / parts, sum_out, plan->sum_stride);
-}
-
-static void reduce(struct dtr_plan *plan, int part, int parts, const float *src_all,
-    const float *diff_dst_all, float *diff_kernel, float *diff_bias)
-{
-    (void)src_all;
-    (void)diff_dst_all;
-    const struct reference *reference = plan->state;
-    reduce_range(plan, 0, reference->kernel_count, part, parts, diff_kernel);
-    reduce_range(plan, reference->kernel_count, reference->bias_count, part, parts, diff_bias);
+    dtr_reduce_partials(plan, piece, reference->partials, reference->stride,
+        reference->kernel_count, sink, sink->kernel);
+    dtr_reduce_partials(plan, piece, reference->partials + reference->kernel_count,
+        reference->stride, reference->bias_count, sink, sink->bias);
 }
 
 const struct dtr_kernel dtr_reference_conv = {.name = "reference",

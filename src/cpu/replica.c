@@ -1,4 +1,5 @@
-/* The CPU backend: slabs in canonical layout, a training and an inference network on them. */
+/* The CPU backend: slabs whose tensors lie as their kernels like them, a training and an inference
+ * network on them. */
 #include "dtrain/replica.h"
 
 #include "dtrain/memory.h"
@@ -146,36 +147,41 @@ static void cpu_get(struct dtr_replica *base, float *weights_out)
 {
     const struct cpu_replica *replica = cpu(base);
     wait_for_all(replica);
-    memcpy(weights_out, replica->config.exchange.weights,
-        (size_t)replica->config.model->slab_count * sizeof *weights_out);
+    network_canonical(&replica->inference, replica->config.exchange.weights, weights_out);
+}
+
+static void cpu_canonical(struct dtr_replica *base, const float *slab, float *canonical_out)
+{
+    network_canonical(&cpu(base)->inference, slab, canonical_out);
 }
 
 static void cpu_set(struct dtr_replica *base, const float *weights)
 {
     struct cpu_replica *replica = cpu(base);
     wait_for_all(replica);
-    memcpy(replica->config.exchange.weights, weights,
-        (size_t)replica->config.model->slab_count * sizeof *weights);
+    network_order(&replica->inference, weights, replica->config.exchange.weights);
     weights_change(replica);
 }
 
-static bool cpu_describe(struct dtr_replica *base, int layer, char *line_out, int64_t line_bytes)
+static bool cpu_describe(struct dtr_replica *base, int stage, char *line_out, int64_t line_bytes)
 {
     const struct cpu_replica *replica = cpu(base);
     const struct network *network = replica->config.run.count > 0 ? &replica->training
                                                                   : &replica->inference;
-    if (layer >= network->count)
+    if (stage >= network->count)
         return false;
-    const struct dtr_plan *plan = &network->layers[layer].plan;
-    const struct dtr_shape out = plan->layer->out;
-    char shape[64];
+    const struct dtr_plan *plan = &network->stages[stage].plan;
+    const struct dtr_shape out = dtr_plan_out(plan);
+    char name[64], shape[64];
+    snprintf(name, sizeof name, "%s%s%s", plan->layer->name, plan->next != NULL ? " " : "",
+        plan->next != NULL ? plan->next->name : "");
     if (out.h * out.w > 1)
         snprintf(shape, sizeof shape, "%lldx%lldx%lld", (long long)out.h, (long long)out.w,
             (long long)out.c);
     else
         snprintf(shape, sizeof shape, "%lld", (long long)out.c);
-    snprintf(line_out, (size_t)line_bytes, "%-10s %-12s %s %s", plan->layer->name, shape,
-        plan->kernel->name, plan->detail);
+    snprintf(line_out, (size_t)line_bytes, "%-16s %-12s %s %s", name, shape, plan->kernel->name,
+        plan->detail);
     return true;
 }
 
@@ -201,6 +207,7 @@ static const struct dtr_replica_ops cpu_ops = {
     .set = cpu_set,
     .gradients = cpu_gradients,
     .momenta = cpu_momenta,
+    .canonical = cpu_canonical,
     .describe = cpu_describe,
     .destroy = cpu_destroy,
 };
@@ -249,6 +256,7 @@ static enum dtr_status compile(struct cpu_replica *replica, struct dtr_error *er
     struct network_config network = {.model = config->model,
         .threads = config->threads,
         .kernels = config->kernels,
+        .isa = config->isa,
         .exchange = &config->exchange,
         .n = DTR_EVALUATION_BLOCK};
     replica->errors = dtr_alloc(

@@ -1,0 +1,174 @@
+/*
+ * Vectors of VEC floats, on the vector types of gcc and clang: arithmetic and comparisons are the
+ * language's operators, what they lack is here. A comparison gives an `ivec` of -1 and 0.
+ *
+ * A kernel may keep VEC_REGISTERS vectors live, operands that are read from memory in the same
+ * instruction not counted. Everything is inlined: no vector crosses a call. Private to
+ * src/cpu/fused/.
+ */
+#ifndef DTRAIN_CPU_FUSED_VEC_H
+#define DTRAIN_CPU_FUSED_VEC_H
+
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__AVX512F__) || defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+#if defined(__AVX512F__)
+#define VEC 16
+#define VEC_REGISTERS 32
+#elif defined(__AVX2__)
+#define VEC 8
+#define VEC_REGISTERS 16
+#else
+#define VEC 8 /* two of 128 bits */
+#define VEC_REGISTERS 8
+#endif
+
+#define INLINE static inline __attribute__((always_inline))
+
+/* Loops over a few registers: UNROLL for (...). */
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 64")
+#endif
+
+typedef float vec __attribute__((vector_size(VEC * 4)));
+typedef int32_t ivec __attribute__((vector_size(VEC * 4)));
+
+INLINE vec vec_load(const float *from)
+{
+    vec v;
+    memcpy(&v, from, sizeof v);
+    return v;
+}
+
+INLINE void vec_store(float *to, vec v)
+{
+    memcpy(to, &v, sizeof v);
+}
+
+INLINE vec vec_zero(void)
+{
+    return (vec){0};
+}
+
+/* All elements x. */
+INLINE vec vec_all(float x)
+{
+    return x - vec_zero();
+}
+
+/* a * b + c and c - a * b, rounded once where the instruction set can. */
+INLINE vec vec_fma(vec a, vec b, vec c)
+{
+#if defined(__AVX512F__)
+    return (vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(__AVX2__)
+    return (vec)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#else
+    return a * b + c;
+#endif
+}
+
+INLINE vec vec_fnma(vec a, vec b, vec c)
+{
+#if defined(__AVX512F__)
+    return (vec)_mm512_fnmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(__AVX2__)
+    return (vec)_mm256_fnmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#else
+    return c - a * b;
+#endif
+}
+
+/* where ? a : b, element by element. */
+INLINE vec vec_select(ivec where, vec a, vec b)
+{
+    return (vec)((where & (ivec)a) | (~where & (ivec)b));
+}
+
+INLINE ivec ivec_select(ivec where, ivec a, ivec b)
+{
+    return (where & a) | (~where & b);
+}
+
+/* a > b ? a : b, so it is b where one of them is a NaN. */
+INLINE vec vec_max(vec a, vec b)
+{
+#if defined(__AVX512F__)
+    return (vec)_mm512_max_ps((__m512)a, (__m512)b);
+#elif defined(__AVX2__)
+    return (vec)_mm256_max_ps((__m256)a, (__m256)b);
+#else
+    return vec_select(a > b, a, b);
+#endif
+}
+
+/* max(v, 0), but a NaN stays: a training that diverges shall show. */
+INLINE vec vec_relu(vec v)
+{
+    return vec_max(vec_zero(), v);
+}
+
+/* Bit i is set where element i of a comparison is true. */
+INLINE uint32_t vec_bits(ivec where)
+{
+#if defined(__AVX512F__)
+    return _mm512_movepi32_mask((__m512i)where);
+#elif defined(__AVX2__)
+    return (uint32_t)_mm256_movemask_ps((__m256)where);
+#else
+    uint32_t bits = 0;
+    for (int i = 0; i < VEC; i++)
+        bits |= (uint32_t)(where[i] & 1) << i;
+    return bits;
+#endif
+}
+
+/* Elements 0..255 as bytes. */
+INLINE void ivec_store_bytes(uint8_t *to, ivec v)
+{
+#if defined(__AVX512F__)
+    _mm_storeu_si128((__m128i *)to, _mm512_cvtepi32_epi8((__m512i)v));
+#elif defined(__AVX2__)
+    __m128i low = _mm256_castsi256_si128((__m256i)v);
+    __m128i words = _mm_packs_epi32(low, _mm256_extracti128_si256((__m256i)v, 1));
+    _mm_storeu_si64(to, _mm_packus_epi16(words, words));
+#else
+    typedef uint8_t bytes __attribute__((vector_size(VEC)));
+    bytes narrow = __builtin_convertvector(v, bytes);
+    memcpy(to, &narrow, sizeof narrow);
+#endif
+}
+
+/* Bytes as elements. */
+INLINE ivec ivec_load_bytes(const uint8_t *from)
+{
+#if defined(__AVX512F__)
+    return (ivec)_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)from));
+#elif defined(__AVX2__)
+    return (ivec)_mm256_cvtepu8_epi32(_mm_loadu_si64(from));
+#else
+    typedef uint8_t bytes __attribute__((vector_size(VEC)));
+    bytes narrow;
+    memcpy(&narrow, from, sizeof narrow);
+    return __builtin_convertvector(narrow, ivec);
+#endif
+}
+
+/* The sum of the elements: halves are added to halves. */
+INLINE float vec_sum(vec v)
+{
+    float x[VEC];
+    vec_store(x, v);
+    for (int half = VEC / 2; half > 0; half /= 2)
+        for (int i = 0; i < half; i++)
+            x[i] += x[i + half];
+    return x[0];
+}
+
+#endif
