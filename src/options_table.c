@@ -190,10 +190,11 @@ void dtr_options_help(FILE *file)
     fputs(". Defaults stand in brackets.\n", file);
     for (int i = 0; i < OPTION_COUNT; i++)
         print_option(file, &table[i]);
-    fputs("\n"
-          "Help:\n"
-          "  --help[=markdown]                      this text, or the options as a table for a web page\n"
-          "  --version                              the version\n",
+    fputs(
+        "\n"
+        "Help:\n"
+        "  --help[=markdown]                      this text, or the options as a table for a web page\n"
+        "  --version                              the version\n",
         file);
 }
 

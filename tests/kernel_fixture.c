@@ -495,6 +495,7 @@ static struct fixture slice_of(const struct fixture *fixture, int64_t i)
     slice.dst_count /= fixture->run.count;
     slice.src += i * slice.src_count;
     slice.diff_dst += i * slice.dst_count;
+    slice.dropout = fixture->dropout == NULL ? NULL : fixture->dropout + i;
     return slice;
 }
 

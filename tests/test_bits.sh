@@ -3,7 +3,7 @@
 # on any number of ranks and threads, with and without overlap and shared memory, with any buckets.
 #
 # STEPS is how long each takes (the promise is about 300); a sixth of it with the reference kernels,
-# which are slow. The network is a small one; `full` adds the default network and does all steps
+# which are slow. The networks are small ones; `full` adds the default network and does all steps
 # everywhere, which takes half an hour. Real MNIST where DTRAIN_DATA has it.
 set -eu
 dtrain=$1
@@ -20,6 +20,19 @@ input 28 28 1
 conv 6 5x5 relu
 maxpool 2
 conv 10 3x3 relu
+maxpool 2
+dense 48 relu
+dropout 0.5
+dense 10
+EOT
+
+# Layers that the fused kernels take, with a pool and without.
+cat >"$work/fused-net" <<'EOT'
+input 28 28 1
+conv 16 5x5 relu
+maxpool 2
+conv 32 3x3 relu
+conv 16 5x5 relu
 maxpool 2
 dense 48 relu
 dropout 0.5
@@ -73,6 +86,7 @@ buckets='1000 20000 400000'
 # shellcheck disable=SC2086 # $common is a list
 {
     matrix --model net --data "$data" --kernels onednn
+    matrix --model fused-net --data "$data" --kernels fused
     [ "$full" = full ] || steps=$((steps / 6))
     matrix --model net --data "$data" --kernels reference
     steps=$2
@@ -83,6 +97,28 @@ buckets='1000 20000 400000'
     expected=$hash
     hash 3 --threads 1 --reduce allreduce $common
     check 'another order of additions gives other weights' [ "$hash" != "$expected" ]
+
+    # Ranks with different CPUs compute with what all of them have.
+    common="--model fused-net --data $data"
+    hash 1 --isa baseline $common
+    expected=$hash
+    cat >"$work/mixed" <<EOT
+#!/bin/sh
+if [ "\${OMPI_COMM_WORLD_RANK:-\${PMI_RANK:-0}}" = 1 ]; then
+    exec "$dtrain" "\$@" --isa baseline
+fi
+exec "$dtrain" "\$@"
+EOT
+    chmod +x "$work/mixed"
+    program=$dtrain
+    dtrain=$work/mixed
+    same 3 --threads 1
+    dtrain=$program
+    if grep -q 'avx2' /proc/cpuinfo; then
+        check 'says so' grep -q 'CPUs have more, but all compute alike' "$out"
+        hash 1 --threads 1 $common
+        check 'other instructions round in another way' [ "$hash" != "$expected" ]
+    fi
 
     # Shards of different sizes, a last batch that is not full; more ranks than 8.
     common="--model net --data synthetic:1103 --shards 12 --batch-size 60"

@@ -689,7 +689,8 @@ START_TEST(test_help_is_complete)
     }
     static const char *const parts[] = {"dtrain eval CHECKPOINT [OPTIONS]", "dtrain info FILE",
         "mpirun -n 2 --bind-to none dtrain --data mnist", "srun -n 4 dtrain", "--version",
-        "Those of eval are --data, --threads, --kernels, --isa.", "Training:", "Tests and benchmarks:"};
+        "Those of eval are --data, --threads, --kernels, --isa.",
+        "Training:", "Tests and benchmarks:"};
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
         ck_assert_msg(strstr(text, parts[i]), "%s", parts[i]);
     free(text);

@@ -73,6 +73,14 @@ struct dtr_step_result {
     int64_t errors;
 };
 
+/* A part of the work of a step. */
+struct dtr_timing {
+    const char *phase; /* "forward", "backward", ... */
+    int line;          /* of describe() */
+    int first, count;  /* layers that it computes */
+    double seconds;    /* of all threads together */
+};
+
 struct dtr_replica_ops {
     const char *name;
     /* The loss of a batch at the newest parameters, dropout included. Waits for each layer's. */
@@ -101,6 +109,9 @@ struct dtr_replica_ops {
     /* A line for the plan per layer, or layers that are computed as one: names, output shape,
      * kernel. Returns false past the end. */
     bool (*describe)(struct dtr_replica *replica, int line, char *line_out, int64_t line_bytes);
+    /* Where the time of all training steps so far went, an entry for each part of the work of
+     * each line above. Returns false past the end. */
+    bool (*timing)(struct dtr_replica *replica, int entry, struct dtr_timing *timing_out);
     void (*destroy)(struct dtr_replica *replica);
 };
 

@@ -2,7 +2,8 @@
  * Dropout: which units a sample keeps is a function of (seed, layer, epoch, sample) alone. Unit u
  * takes the u-th word of dtr_random_at() and is kept iff that is at least rate * 2^32.
  */
-#include "dtrain/kernel.h"
+#include "dropout.h"
+
 #include "dtrain/memory.h"
 #include "dtrain/random.h"
 
@@ -18,7 +19,7 @@ struct dropout {
 };
 
 /* Rates next to 1 would keep no word at all; the last one then, so that the threshold fits. */
-static uint32_t keep_threshold(double rate)
+uint32_t dropout_threshold(double rate)
 {
     double bound = rate * 0x1p32;
     if (bound > UINT32_MAX)
@@ -38,7 +39,7 @@ static enum dtr_status create(struct dtr_plan *plan, struct dtr_error *error)
         return error->status;
     struct dropout *dropout = plan->state;
     dropout->units = units;
-    dropout->threshold = keep_threshold(layer->rate);
+    dropout->threshold = dropout_threshold(layer->rate);
     dropout->scale = (float)(1 / (1 - layer->rate));
     plan->src = plan->dst = (struct dtr_layout){.block = layer->in.c};
     snprintf(plan->detail, sizeof plan->detail, "plain C");
@@ -49,6 +50,33 @@ static void destroy(struct dtr_plan *plan)
 {
     free(plan->state);
     plan->state = NULL;
+}
+
+static struct dtr_random words_of(
+    const struct dtr_layer *layer, const struct dtr_dropout_key *key, int64_t i)
+{
+    return dtr_random_at(key->seed, DTR_RANDOM_DROPOUT, (uint32_t)layer->number, key->epoch,
+        (uint64_t)key->samples[i]);
+}
+
+void dropout_keep(
+    const struct dtr_layer *layer, const struct dtr_dropout_key *key, int64_t n, uint8_t *keep_out)
+{
+    int64_t units = dtr_shape_count(layer->in);
+    uint32_t threshold = dropout_threshold(layer->rate), words[DTR_RANDOM_WORDS];
+    for (int64_t i = 0; i < n; i++, keep_out += units) {
+        if (key->samples[i] < 0) {
+            memset(keep_out, 0, (size_t)units);
+            continue;
+        }
+        struct dtr_random random = words_of(layer, key, i);
+        for (int64_t first = 0; first < units; first += DTR_RANDOM_WORDS) {
+            int64_t left = units - first, count = left < DTR_RANDOM_WORDS ? left : DTR_RANDOM_WORDS;
+            dtr_random_words(&random, words);
+            for (int64_t j = 0; j < count; j++)
+                keep_out[first + j] = words[j] >= threshold;
+        }
+    }
 }
 
 static void forward_sample(const struct dropout *dropout, struct dtr_random random,
@@ -78,7 +106,6 @@ static void forward(struct dtr_plan *plan, struct dtr_piece piece, const float *
         return;
     }
     const struct dtr_dropout_key *key = &plan->dropout[piece.slice];
-    uint32_t stream = (uint32_t)plan->layer->number;
     float *mask = dropout->masks + piece.slice * plan->n * units;
     for (int64_t i = 0; i < plan->n; i++, src += units, dst += units, mask += units) {
         if (key->samples[i] < 0) {
@@ -86,8 +113,7 @@ static void forward(struct dtr_plan *plan, struct dtr_piece piece, const float *
             memset(dst, 0, (size_t)units * sizeof *dst);
             continue;
         }
-        struct dtr_random random = dtr_random_at(
-            key->seed, DTR_RANDOM_DROPOUT, stream, key->epoch, (uint64_t)key->samples[i]);
+        struct dtr_random random = words_of(plan->layer, key, i);
         forward_sample(dropout, random, src, mask, dst);
     }
 }

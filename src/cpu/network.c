@@ -219,8 +219,7 @@ static void order_backward(struct network *network)
         const struct dtr_plan *plan = &network->stages[i].plan;
         int64_t floats = parameter_floats(network, i);
         bool converts = i > network->first_trained && network_converts(network, i);
-        if (plan->divide_backward == DTR_TOGETHER ||
-            late.floats + floats > network->config.exchange->bucket)
+        if (late.floats >= network->config.exchange->bucket)
             order_late(network, &late, diff);
         if (plan->kernel->collect != NULL)
             then(network, NETWORK_COLLECT, i, diff);
@@ -242,7 +241,10 @@ static enum dtr_status order_actions(struct network *network, struct dtr_error *
     static const char what[] = "the network";
     network->forward = dtr_alloc(3 * network->count + 2, sizeof *network->forward, what, error);
     network->backward = dtr_alloc(4 * network->count, sizeof *network->backward, what, error);
-    if (network->forward == NULL || network->backward == NULL)
+    network->time_stride = dtr_align_floats(NETWORK_PHASES * network->count);
+    network->seconds = dtr_alloc(dtr_threads_count(network->config.threads) * network->time_stride,
+        sizeof *network->seconds, what, error);
+    if (network->forward == NULL || network->backward == NULL || network->seconds == NULL)
         return error->status;
     order_forward(network);
     order_backward(network);
@@ -300,6 +302,7 @@ void network_free(struct network *network)
     free(network->images);
     free(network->stages);
     free(network->forward);
+    free(network->seconds);
     free(network->backward);
     free(network->dropout);
     free(network->losses);

@@ -47,6 +47,8 @@ enum network_phase {
     NETWORK_BACKWARD,
     NETWORK_CONVERT_BACK, /* the gradient of the source to that of the result below */
     NETWORK_REDUCE,
+    NETWORK_UPDATE, /* new parameters to the stage's plan; no action of a pass */
+    NETWORK_PHASES
 };
 
 struct network_action {
@@ -66,6 +68,8 @@ struct network {
     int64_t diff_stride;
     struct network_action *forward, *backward; /* training */
     int forward_count, backward_count;
+    double *seconds; /* [threads][time_stride]: network_time() of every phase and stage */
+    int64_t time_stride;
     struct dtr_dropout_key *dropout; /* [lanes] */
     double *losses;                  /* [lanes] of the batch at hand */
     int64_t *errors;                 /* likewise */
@@ -96,6 +100,13 @@ void network_backward(struct network *network, const struct dtr_batch *batch);
 /* A slab from and to the canonical order. */
 void network_order(const struct network *network, const float *canonical, float *slab_out);
 void network_canonical(const struct network *network, const float *slab, float *canonical_out);
+
+/* The seconds that a thread has spent so far in a phase of a stage of training steps. */
+static inline double *network_time(
+    const struct network *network, int thread, enum network_phase phase, int stage)
+{
+    return &network->seconds[thread * network->time_stride + stage * NETWORK_PHASES + (int)phase];
+}
 
 /* For network.c and network_step.c: whether a stage's source had to be converted. */
 static inline bool network_converts(const struct network *network, int stage)

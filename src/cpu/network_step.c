@@ -1,6 +1,8 @@
 /* A network's passes: what the threads do in a training step, and in an evaluation. */
 #include "network.h"
 
+#include "dtrain/clock.h"
+
 static float *tensor_of(const struct dtr_model *model, float *slab, int tensor)
 {
     return tensor < 0 ? NULL : slab + model->tensors[tensor].offset;
@@ -40,9 +42,13 @@ static void update_stages(void *context, int64_t part, int thread)
     struct dtr_piece piece = {0, (int)part, dtr_threads_count(network->config.threads), thread};
     for (int i = refresh->first; i < refresh->end; i++) {
         struct dtr_plan *plan = &network->stages[i].plan;
-        if (network->stages[i].stale)
-            plan->kernel->update(plan, piece, tensor_of(model, weights, plan->layer->kernel),
-                tensor_of(model, weights, plan->layer->bias));
+        double start_s = dtr_clock_s();
+        if (!network->stages[i].stale)
+            continue;
+        plan->kernel->update(plan, piece, tensor_of(model, weights, plan->layer->kernel),
+            tensor_of(model, weights, plan->layer->bias));
+        if (network->config.training)
+            *network_time(network, thread, NETWORK_UPDATE, i) += dtr_clock_s() - start_s;
     }
 }
 
@@ -195,6 +201,9 @@ static void act(const struct region *region, struct network_action action, struc
     case NETWORK_REDUCE:
         reduce(region->network, action, piece);
         return;
+    case NETWORK_UPDATE:
+    case NETWORK_PHASES:
+        return;
     }
 }
 
@@ -206,8 +215,14 @@ static void run_region(void *context, int64_t item, int thread)
         piece.slice = item / region->parts;
         piece.part = (int)(item % region->parts);
     }
-    for (int i = region->first; i < region->end; i++)
-        act(region, region->actions[i], piece);
+    double start_s = dtr_clock_s();
+    for (int i = region->first; i < region->end; i++) {
+        const struct network_action action = region->actions[i];
+        act(region, action, piece);
+        double end_s = dtr_clock_s();
+        *network_time(region->network, thread, action.phase, action.stage) += end_s - start_s;
+        start_s = end_s;
+    }
 }
 
 static enum dtr_division division(const struct network *network, struct network_action action)

@@ -185,6 +185,34 @@ static bool cpu_describe(struct dtr_replica *base, int stage, char *line_out, in
     return true;
 }
 
+static bool cpu_timing(struct dtr_replica *base, int entry, struct dtr_timing *timing_out)
+{
+    static const char *const names[NETWORK_PHASES] = {
+        [NETWORK_SCALE] = "scale images",
+        [NETWORK_CONVERT] = "convert",
+        [NETWORK_LOAD] = "load",
+        [NETWORK_FORWARD] = "forward",
+        [NETWORK_MEASURE] = "loss",
+        [NETWORK_COLLECT] = "collect",
+        [NETWORK_BACKWARD] = "backward",
+        [NETWORK_CONVERT_BACK] = "convert back",
+        [NETWORK_REDUCE] = "sum of gradients",
+        [NETWORK_UPDATE] = "new parameters",
+    };
+    const struct network *network = &cpu(base)->training;
+    int stage = entry / NETWORK_PHASES, phase = entry % NETWORK_PHASES;
+    if (stage >= network->count)
+        return false;
+    const struct dtr_plan *plan = &network->stages[stage].plan;
+    *timing_out = (struct dtr_timing){.phase = names[phase],
+        .line = stage,
+        .first = plan->layer->number,
+        .count = plan->next != NULL ? 2 : 1};
+    for (int i = 0; i < dtr_threads_count(network->config.threads); i++)
+        timing_out->seconds += *network_time(network, i, (enum network_phase)phase, stage);
+    return true;
+}
+
 static void cpu_destroy(struct dtr_replica *base)
 {
     struct cpu_replica *replica = cpu(base);
@@ -209,6 +237,7 @@ static const struct dtr_replica_ops cpu_ops = {
     .momenta = cpu_momenta,
     .canonical = cpu_canonical,
     .describe = cpu_describe,
+    .timing = cpu_timing,
     .destroy = cpu_destroy,
 };
 

@@ -171,4 +171,67 @@ INLINE float vec_sum(vec v)
     return x[0];
 }
 
+/* Has v computed here. Compilers else put off an addition, and keep both of its operands. */
+INLINE vec vec_settle(vec v)
+{
+#if defined(__AVX512F__)
+    __asm__("" : "+v"(v));
+#elif defined(__AVX2__)
+    __asm__("" : "+x"(v));
+#endif
+    return v;
+}
+
+typedef float vec4 __attribute__((vector_size(16)));
+
+INLINE vec4 vec4_load(const float *from)
+{
+    vec4 v;
+    memcpy(&v, from, sizeof v);
+    return v;
+}
+
+INLINE void vec4_store(float *to, vec4 v)
+{
+    memcpy(to, &v, sizeof v);
+}
+
+/* The sums of the elements of four vectors: as of a transposed 4 x 4 matrix in each 128 bits, then
+ * halves are added to halves. Without AVX halves come first. */
+INLINE vec4 vec_sums(vec a, vec b, vec c, vec d)
+{
+#if defined(__AVX512F__)
+    vec ab = (vec)_mm512_unpacklo_ps((__m512)a, (__m512)b) +
+             (vec)_mm512_unpackhi_ps((__m512)a, (__m512)b);
+    vec cd = (vec)_mm512_unpacklo_ps((__m512)c, (__m512)d) +
+             (vec)_mm512_unpackhi_ps((__m512)c, (__m512)d);
+    vec abcd = (vec)_mm512_shuffle_ps((__m512)ab, (__m512)cd, 0x44) +
+               (vec)_mm512_shuffle_ps((__m512)ab, (__m512)cd, 0xee);
+    __m256 half = _mm512_castps512_ps256((__m512)abcd) + _mm512_extractf32x8_ps((__m512)abcd, 1);
+    return (vec4)(_mm256_castps256_ps128(half) + _mm256_extractf128_ps(half, 1));
+#elif defined(__AVX2__)
+    vec ab = (vec)_mm256_unpacklo_ps((__m256)a, (__m256)b) +
+             (vec)_mm256_unpackhi_ps((__m256)a, (__m256)b);
+    vec cd = (vec)_mm256_unpacklo_ps((__m256)c, (__m256)d) +
+             (vec)_mm256_unpackhi_ps((__m256)c, (__m256)d);
+    vec abcd = (vec)_mm256_shuffle_ps((__m256)ab, (__m256)cd, 0x44) +
+               (vec)_mm256_shuffle_ps((__m256)ab, (__m256)cd, 0xee);
+    return (vec4)(_mm256_castps256_ps128((__m256)abcd) + _mm256_extractf128_ps((__m256)abcd, 1));
+#else
+    vec4 rows[4];
+    const vec from[4] = {a, b, c, d};
+    for (int i = 0; i < 4; i++) {
+        vec4 halves[2];
+        memcpy(halves, &from[i], sizeof halves);
+        rows[i] = halves[0] + halves[1];
+    }
+    vec4 ab = __builtin_shufflevector(rows[0], rows[1], 0, 4, 1, 5) +
+              __builtin_shufflevector(rows[0], rows[1], 2, 6, 3, 7);
+    vec4 cd = __builtin_shufflevector(rows[2], rows[3], 0, 4, 1, 5) +
+              __builtin_shufflevector(rows[2], rows[3], 2, 6, 3, 7);
+    return __builtin_shufflevector(ab, cd, 0, 1, 4, 5) +
+           __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
+#endif
+}
+
 #endif

@@ -1,0 +1,755 @@
+/*
+ * The sparse backward pass of convolutions against plain loops. Compiled once per instruction set.
+ *
+ * All buffers have exactly the size that is promised, so that a sanitizer finds what reaches
+ * beyond, and all outputs begin as POISON, so that what is not written shows.
+ */
+#include "../src/cpu/fused/conv_sparse.h"
+#include "dtrain/random.h"
+
+#include <check.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__AVX512F__)
+#define CPU_HAS_IT __builtin_cpu_supports("avx512f")
+#elif defined(__AVX2__)
+#define CPU_HAS_IT __builtin_cpu_supports("avx2")
+#else
+#define CPU_HAS_IT 1
+#endif
+
+enum { SHAPES = 400, MOST_PARTS = 20 };
+static const uint32_t POISON = 0xffc0beef; /* a NaN that no arithmetic gives */
+
+struct array {
+    int64_t count;
+    float *values;
+};
+
+/* The slice's inputs and where they lie. */
+struct problem {
+    struct conv_shape shape;
+    int64_t count; /* samples */
+    struct array src, dst, diff_dst, kernel, packed;
+    uint8_t *winners;
+};
+
+/* What the backward pass gives. */
+struct gradients {
+    struct array src, kernel, bias;
+};
+
+static int64_t between(struct dtr_random *random, int64_t first, int64_t last)
+{
+    return first + (int64_t)dtr_random_below(random, (uint32_t)(last - first + 1));
+}
+
+static bool chance(struct dtr_random *random, double p)
+{
+    return dtr_random_uniform(random) < p;
+}
+
+static float number(struct dtr_random *random)
+{
+    return (float)(2 * dtr_random_uniform(random) - 1);
+}
+
+/* ck_assert() writes to a file every time, which is too slow for every element. */
+static void require(bool holds, const char *what)
+{
+    if (!holds)
+        ck_abort_msg("%s", what);
+}
+
+static bool same_bits(float a, float b)
+{
+    return memcmp(&a, &b, sizeof a) == 0;
+}
+
+static bool is_poison(float value)
+{
+    return memcmp(&value, &POISON, sizeof POISON) == 0;
+}
+
+static struct array array_of(int64_t count)
+{
+    struct array array = {count, malloc((size_t)(count > 0 ? count : 1) * sizeof(float))};
+    ck_assert_ptr_nonnull(array.values);
+    for (int64_t i = 0; i < count; i++)
+        memcpy(array.values + i, &POISON, sizeof POISON);
+    return array;
+}
+
+static int64_t blocks_of(const struct conv_shape *shape)
+{
+    return conv_is_thin(shape) ? 1 : shape->in.c / VEC;
+}
+
+/* Floats of a row of the kernel's gradient, and how many of them mean something. */
+static int64_t tap_row(const struct conv_shape *shape)
+{
+    return conv_is_thin(shape) ? thin_row(shape) : shape->kernel_w * VEC;
+}
+
+static int64_t taps_used(const struct conv_shape *shape)
+{
+    return conv_is_thin(shape) ? shape->kernel_w * shape->in.c : shape->kernel_w * VEC;
+}
+
+static int64_t src_at(const struct conv_shape *shape, int64_t block, int64_t y, int64_t x)
+{
+    return dtr_layout_origin(shape->in, shape->src) +
+           block * dtr_layout_plane(shape->in, shape->src) +
+           y * dtr_layout_row(shape->in, shape->src) + x * shape->src.block;
+}
+
+static int64_t dst_at(const struct conv_shape *shape, int64_t channel, int64_t y, int64_t x)
+{
+    return dtr_layout_origin(shape->result, shape->dst) +
+           channel / VEC * dtr_layout_plane(shape->result, shape->dst) +
+           y * dtr_layout_row(shape->result, shape->dst) + x * VEC + channel % VEC;
+}
+
+/* How far taps reach beyond the end of the image. */
+static int64_t reach(int64_t results, bool pool, int64_t pad, int64_t kernel, int64_t size)
+{
+    const int64_t over = (pool ? 2 : 1) * results - 1 - pad + kernel - size;
+    return over > 0 ? over : 0;
+}
+
+/* The borders that conv_sparse.h asks for, sometimes a bit more. */
+static void choose_layouts(struct conv_shape *shape, bool thin, struct dtr_random *random)
+{
+    shape->src = (struct dtr_layout){
+        .block = thin ? shape->in.c : VEC,
+        .top = shape->pad_top + between(random, 0, 1),
+        .left = shape->pad_left + between(random, 0, 1),
+        .bottom = reach(shape->result.h, shape->pool, shape->pad_top, shape->kernel_h, shape->in.h),
+        .right = reach(shape->result.w, shape->pool, shape->pad_left, shape->kernel_w, shape->in.w),
+    };
+    if (thin) {
+        const int64_t pixels = (thin_row(shape) + shape->in.c - 1) / shape->in.c;
+        shape->src.right = reach(
+            shape->result.w, shape->pool, shape->pad_left, pixels, shape->in.w);
+    }
+    shape->src.bottom += between(random, 0, 1);
+    shape->src.right += between(random, 0, 1);
+    shape->dst = (struct dtr_layout){.block = VEC,
+        .top = between(random, 0, 2),
+        .left = between(random, 0, 2),
+        .bottom = between(random, 0, 2),
+        .right = between(random, 0, 2)};
+}
+
+/* Any convolution whose size is at most `size` and its channels at most `blocks` vectors. */
+static struct conv_shape draw_shape(
+    bool thin, int64_t size, int64_t blocks, struct dtr_random *random)
+{
+    struct conv_shape shape;
+    do {
+        const int64_t thin_channels = between(random, 1, 4);
+        shape = (struct conv_shape){
+            .in = {between(random, 1, size), between(random, 1, size),
+                thin ? thin_channels : VEC * between(random, 1, blocks)},
+            .kernel_h = between(random, 1, chance(random, 0.2) ? 11 : 5),
+            .kernel_w = between(random, 1, 7),
+            .pool = chance(random, 0.5),
+        };
+        shape.pad_top = between(random, 0, shape.kernel_h - 1);
+        shape.pad_left = between(random, 0, shape.kernel_w - 1);
+        const int64_t bottom = between(random, 0, shape.kernel_h - 1);
+        const int64_t right = between(random, 0, shape.kernel_w - 1);
+        shape.out = (struct dtr_shape){shape.in.h + shape.pad_top + bottom - shape.kernel_h + 1,
+            shape.in.w + shape.pad_left + right - shape.kernel_w + 1,
+            VEC * between(random, 1, blocks)};
+        shape.result = shape.out;
+        if (shape.pool)
+            shape.result = (struct dtr_shape){shape.out.h / 2, shape.out.w / 2, shape.out.c};
+    } while (shape.result.h < 1 || shape.result.w < 1);
+    choose_layouts(&shape, thin, random);
+    return shape;
+}
+
+/* Values in the image, zeros in the border. */
+static void fill_src(struct problem *problem, struct dtr_random *random)
+{
+    const struct conv_shape *shape = &problem->shape;
+    const int64_t sample = dtr_layout_sample(shape->in, shape->src);
+    problem->src = array_of(problem->count * sample);
+    memset(problem->src.values, 0, (size_t)problem->src.count * sizeof(float));
+    for (int64_t i = 0; i < problem->count * blocks_of(shape) * shape->in.h * shape->in.w; i++) {
+        const int64_t x = i % shape->in.w, y = i / shape->in.w % shape->in.h;
+        const int64_t plane = i / shape->in.w / shape->in.h, blocks = blocks_of(shape);
+        const int64_t at = plane / blocks * sample + src_at(shape, plane % blocks, y, x);
+        for (int64_t c = 0; c < shape->src.block; c++)
+            problem->src.values[at + c] = number(random);
+    }
+}
+
+/* Results of which the share `density` is positive, and their gradients, some of them zero. The
+ * border's results are positive and its gradients poison, so that nobody takes them for others. */
+static void fill_dst(struct problem *problem, double density, struct dtr_random *random)
+{
+    const struct conv_shape *shape = &problem->shape;
+    const int64_t sample = dtr_layout_sample(shape->result, shape->dst);
+    problem->dst = array_of(problem->count * sample);
+    problem->diff_dst = array_of(problem->count * sample);
+    problem->winners = malloc((size_t)(problem->count * dtr_shape_count(shape->result)));
+    ck_assert_ptr_nonnull(problem->winners);
+    for (int64_t i = 0; i < problem->dst.count; i++)
+        problem->dst.values[i] = 1;
+    for (int64_t i = 0; i < problem->count * dtr_shape_count(shape->result); i++) {
+        const int64_t channel = i % shape->out.c, x = i / shape->out.c % shape->result.w;
+        const int64_t y = i / shape->out.c / shape->result.w % shape->result.h;
+        const int64_t at = i / dtr_shape_count(shape->result) * sample +
+                           dst_at(shape, channel, y, x);
+        const float result = number(random);
+        problem->dst.values[at] = chance(random, density) ? fabsf(result) + 0x1p-20f
+                                  : chance(random, 0.5)   ? -0.0f
+                                                          : -fabsf(result);
+        problem->diff_dst.values[at] = chance(random, 0.05) ? 0 * result : number(random);
+        problem->winners[i] = (uint8_t)between(random, 0, 3);
+    }
+}
+
+static struct problem problem_of(
+    struct conv_shape shape, int64_t count, double density, struct dtr_random *random)
+{
+    struct problem problem = {.shape = shape, .count = count};
+    ck_assert(ISA(conv_sparse_suits)(&shape));
+    fill_src(&problem, random);
+    fill_dst(&problem, density, random);
+    if (!conv_is_thin(&shape)) {
+        problem.kernel = array_of(shape.in.c * shape.out.c * shape.kernel_h * shape.kernel_w);
+        for (int64_t i = 0; i < problem.kernel.count; i++)
+            problem.kernel.values[i] = number(random);
+        problem.packed = array_of(ISA(conv_sparse_packed_floats)(&shape));
+        ISA(conv_sparse_pack)(&shape, 0, 1, problem.kernel.values, problem.packed.values);
+    } else {
+        ck_assert_int_eq(ISA(conv_sparse_packed_floats)(&shape), 0);
+    }
+    return problem;
+}
+
+static void problem_free(struct problem *problem)
+{
+    free(problem->src.values);
+    free(problem->dst.values);
+    free(problem->diff_dst.values);
+    free(problem->kernel.values);
+    free(problem->packed.values);
+    free(problem->winners);
+}
+
+static struct gradients gradients_of(const struct problem *problem)
+{
+    const struct conv_shape *shape = &problem->shape;
+    return (struct gradients){
+        .src = array_of(conv_is_thin(shape) ? 0 : problem->src.count),
+        .kernel = array_of(blocks_of(shape) * shape->out.c * shape->kernel_h * tap_row(shape)),
+        .bias = array_of(shape->out.c),
+    };
+}
+
+static void gradients_free(struct gradients *gradients)
+{
+    free(gradients->src.values);
+    free(gradients->kernel.values);
+    free(gradients->bias.values);
+}
+
+/* Of samples [first, first + count). gradients_out->src is of those alone. */
+static void run_part(const struct problem *problem, int64_t first, int64_t count, int part,
+    int parts, struct gradients *gradients_out)
+{
+    const struct conv_shape *shape = &problem->shape;
+    const int64_t dst = first * dtr_layout_sample(shape->result, shape->dst);
+    const struct conv_sparse_slice slice = {
+        .count = count,
+        .src = problem->src.values + first * dtr_layout_sample(shape->in, shape->src),
+        .dst = problem->dst.values + dst,
+        .diff_dst = problem->diff_dst.values + dst,
+        .winners = shape->pool ? problem->winners + first * dtr_shape_count(shape->result) : NULL,
+    };
+    const int64_t bytes = ISA(conv_sparse_scratch_bytes)(shape);
+    void *scratch = aligned_alloc(64, (size_t)bytes);
+    ck_assert_ptr_nonnull(scratch);
+    memset(scratch, 0xff, (size_t)bytes);
+    ISA(conv_sparse_backward)
+    (shape, &slice, problem->packed.values, part, parts, scratch,
+        gradients_out->src.count > 0 ? gradients_out->src.values : NULL,
+        gradients_out->kernel.values, gradients_out->bias.values);
+    free(scratch);
+}
+
+static void run(const struct problem *problem, struct gradients *gradients_out)
+{
+    run_part(problem, 0, problem->count, 0, 1, gradients_out);
+}
+
+/* An output of the convolution that has a gradient. */
+struct output {
+    int64_t sample, channel, y, x;
+    float gradient;
+};
+
+/* Calls visit for all of them: by channel, then in the order of samples, rows, columns. */
+static void visit_outputs(const struct problem *problem,
+    void (*visit)(const struct problem *, struct output, void *), void *context)
+{
+    const struct conv_shape *shape = &problem->shape;
+    const struct dtr_shape result = shape->result;
+    const int64_t pixels = result.h * result.w;
+    for (int64_t i = 0; i < shape->out.c * problem->count * pixels; i++) {
+        const int64_t channel = i / pixels / problem->count, sample = i / pixels % problem->count;
+        const int64_t y = i / result.w % result.h, x = i % result.w;
+        const int64_t at = sample * dtr_layout_sample(result, shape->dst) +
+                           dst_at(shape, channel, y, x);
+        struct output output = {sample, channel, y, x, problem->diff_dst.values[at]};
+        if (problem->dst.values[at] <= 0 || output.gradient == 0)
+            continue;
+        if (shape->pool) {
+            const uint8_t winner =
+                problem->winners[sample * dtr_shape_count(result) +
+                                 (channel / VEC * pixels + y * result.w + x) * VEC + channel % VEC];
+            output.y = 2 * y + winner / 2;
+            output.x = 2 * x + winner % 2;
+        }
+        visit(problem, output, context);
+    }
+}
+
+/* Sums in double precision, and of the terms' absolute values, with which errors are compared. */
+struct expected {
+    double *sum, *size;
+};
+
+struct reference {
+    struct expected src, kernel, bias;
+    float *ordered; /* the kernel's gradient, rounded term by term in the order that is promised */
+};
+
+static void add(struct expected *expected, int64_t i, double term)
+{
+    expected->sum[i] += term;
+    expected->size[i] += fabs(term);
+}
+
+static float add_rounded(float sum, float a, float b)
+{
+#if defined(__FMA__)
+    return fmaf(a, b, sum);
+#else
+    return sum + a * b;
+#endif
+}
+
+static void add_output(const struct problem *problem, struct output output, void *context)
+{
+    const struct conv_shape *shape = &problem->shape;
+    struct reference *reference = context;
+    const int64_t row = tap_row(shape), step = conv_is_thin(shape) ? shape->in.c : VEC;
+    add(&reference->bias, output.channel, output.gradient);
+    for (int64_t block = 0; block < blocks_of(shape); block++) {
+        for (int64_t tap = 0; tap < shape->kernel_h * shape->kernel_w; tap++) {
+            const int64_t ky = tap / shape->kernel_w, kx = tap % shape->kernel_w;
+            const int64_t y = output.y - shape->pad_top + ky, x = output.x - shape->pad_left + kx;
+            const int64_t kernel =
+                ((block * shape->out.c + output.channel) * shape->kernel_h + ky) * row + kx * step;
+            const int64_t src = output.sample * dtr_layout_sample(shape->in, shape->src) +
+                                src_at(shape, block, y, x);
+            const bool inside = y >= 0 && y < shape->in.h && x >= 0 && x < shape->in.w;
+            for (int64_t c = 0; c < step; c++) {
+                const float pixel = inside ? problem->src.values[src + c] : 0;
+                float *ordered = reference->ordered + kernel + c;
+                *ordered = add_rounded(*ordered, output.gradient, pixel);
+                add(&reference->kernel, kernel + c, (double)output.gradient * pixel);
+                if (inside && !conv_is_thin(shape))
+                    add(&reference->src, src + c,
+                        (double)output.gradient * problem->kernel.values[kernel + c]);
+            }
+        }
+    }
+}
+
+static struct expected expect(int64_t count)
+{
+    struct expected expected = {
+        calloc((size_t)count + 1, sizeof(double)), calloc((size_t)count + 1, sizeof(double))};
+    ck_assert(expected.sum != NULL && expected.size != NULL);
+    return expected;
+}
+
+static void expected_free(struct expected *expected)
+{
+    free(expected->sum);
+    free(expected->size);
+}
+
+static struct reference reference_of(
+    const struct problem *problem, const struct gradients *gradients)
+{
+    struct reference reference = {
+        .src = expect(gradients->src.count),
+        .kernel = expect(gradients->kernel.count),
+        .bias = expect(gradients->bias.count),
+        .ordered = calloc((size_t)gradients->kernel.count, sizeof(float)),
+    };
+    ck_assert_ptr_nonnull(reference.ordered);
+    visit_outputs(problem, add_output, &reference);
+    return reference;
+}
+
+static void reference_free(struct reference *reference)
+{
+    expected_free(&reference->src);
+    expected_free(&reference->kernel);
+    expected_free(&reference->bias);
+    free(reference->ordered);
+}
+
+static void check_close(float value, const struct expected *expected, int64_t i)
+{
+    const double sum = expected->sum[i];
+    if (isnan(sum))
+        require(isnan(value) && !is_poison(value), "a NaN was lost");
+    else if (isinf(sum))
+        require(value == sum, "an infinity was lost");
+    else
+        require(fabs(value - sum) <= 2e-6 * expected->size[i], "a sum is wrong");
+}
+
+/* Calls check(context, i) for the elements of diff_src that lie in the image. */
+static void visit_image(
+    const struct problem *problem, void (*check)(void *context, int64_t i), void *context)
+{
+    const struct conv_shape *shape = &problem->shape;
+    const int64_t planes = problem->count * blocks_of(shape), width = shape->in.w * VEC;
+    for (int64_t row = 0; row < planes * shape->in.h; row++) {
+        const int64_t plane = row / shape->in.h;
+        const int64_t at = src_at(shape, 0, row % shape->in.h, 0) +
+                           plane * dtr_layout_plane(shape->in, shape->src);
+        for (int64_t i = 0; i < width; i++)
+            check(context, at + i);
+    }
+}
+
+struct comparison {
+    const struct gradients *gradients;
+    const struct reference *reference;
+    const struct gradients *other;
+    struct gradients *others;
+    int count;
+};
+
+static void check_src(void *context, int64_t i)
+{
+    const struct comparison *it = context;
+    check_close(it->gradients->src.values[i], &it->reference->src, i);
+}
+
+static bool is_used(const struct conv_shape *shape, int64_t i)
+{
+    return i % tap_row(shape) < taps_used(shape);
+}
+
+static void check_reference(const struct problem *problem, const struct gradients *gradients)
+{
+    struct reference reference = reference_of(problem, gradients);
+    struct comparison comparison = {.gradients = gradients, .reference = &reference};
+    for (int64_t i = 0; i < gradients->bias.count; i++)
+        check_close(gradients->bias.values[i], &reference.bias, i);
+    for (int64_t i = 0; i < gradients->kernel.count; i++) {
+        if (!is_used(&problem->shape, i))
+            continue;
+        check_close(gradients->kernel.values[i], &reference.kernel, i);
+        require(isnan(reference.ordered[i]) ||
+                    same_bits(gradients->kernel.values[i], reference.ordered[i]),
+            "a sum's order is wrong");
+    }
+    if (gradients->src.count > 0)
+        visit_image(problem, check_src, &comparison);
+    reference_free(&reference);
+}
+
+/* Exactly one of the others has written the element, and it is the same. */
+static void check_one(float value, const float *written[], int count)
+{
+    int writers = 0;
+    for (int k = 0; k < count; k++) {
+        if (is_poison(*written[k]))
+            continue;
+        writers++;
+        require(same_bits(*written[k], value), "a part has other bits");
+    }
+    require(writers == 1, "not just one part writes an element");
+}
+
+static void check_src_parts(void *context, int64_t i)
+{
+    const struct comparison *it = context;
+    const float *written[MOST_PARTS];
+    for (int k = 0; k < it->count; k++)
+        written[k] = it->others[k].src.values + i;
+    check_one(it->gradients->src.values[i], written, it->count);
+}
+
+/* The parts write the elements of `gradients`, each of them one part. */
+static void check_parts(const struct problem *problem, const struct gradients *gradients, int parts)
+{
+    struct gradients others[MOST_PARTS];
+    struct comparison comparison = {.gradients = gradients, .others = others, .count = parts};
+    const float *written[MOST_PARTS];
+    for (int k = 0; k < parts; k++) {
+        others[k] = gradients_of(problem);
+        run_part(problem, 0, problem->count, k, parts, &others[k]);
+    }
+    for (int64_t i = 0; i < gradients->kernel.count; i++) {
+        for (int k = 0; k < parts; k++)
+            written[k] = others[k].kernel.values + i;
+        if (is_used(&problem->shape, i))
+            check_one(gradients->kernel.values[i], written, parts);
+    }
+    for (int64_t i = 0; i < gradients->bias.count; i++) {
+        for (int k = 0; k < parts; k++)
+            written[k] = others[k].bias.values + i;
+        check_one(gradients->bias.values[i], written, parts);
+    }
+    if (gradients->src.count > 0)
+        visit_image(problem, check_src_parts, &comparison);
+    for (int k = 0; k < parts; k++)
+        gradients_free(&others[k]);
+}
+
+static void check_src_bits(void *context, int64_t i)
+{
+    const struct comparison *it = context;
+    require(same_bits(it->gradients->src.values[i], it->other->src.values[i]),
+        "another slice has other bits");
+}
+
+/* The source's gradient when samples come in two slices. */
+static void check_slices(
+    const struct problem *problem, const struct gradients *gradients, int64_t first)
+{
+    const int64_t sample = dtr_layout_sample(problem->shape.in, problem->shape.src);
+    struct gradients whole = gradients_of(problem);
+    struct gradients rest = whole;
+    struct comparison comparison = {.gradients = gradients, .other = &whole};
+    run_part(problem, 0, first, 0, 1, &whole);
+    rest.src.values += first * sample;
+    rest.src.count -= first * sample;
+    run_part(problem, first, problem->count - first, 0, 1, &rest);
+    visit_image(problem, check_src_bits, &comparison);
+    gradients_free(&whole);
+}
+
+/* The kernel's gradient where the source's is not wanted. */
+static void check_kernel_alone(const struct problem *problem, const struct gradients *gradients)
+{
+    struct problem without = *problem;
+    struct gradients alone = gradients_of(problem);
+    const int64_t floats = alone.src.count;
+    alone.src.count = 0;
+    without.packed.values = NULL;
+    run(&without, &alone);
+    for (int64_t i = 0; i < floats; i++)
+        require(is_poison(alone.src.values[i]), "diff_src was written");
+    ck_assert_mem_eq(
+        alone.kernel.values, gradients->kernel.values, (size_t)alone.kernel.count * sizeof(float));
+    ck_assert_mem_eq(
+        alone.bias.values, gradients->bias.values, (size_t)alone.bias.count * sizeof(float));
+    gradients_free(&alone);
+}
+
+static void check_problem(const struct problem *problem, struct dtr_random *random)
+{
+    struct gradients gradients = gradients_of(problem);
+    run(problem, &gradients);
+    check_reference(problem, &gradients);
+    check_parts(problem, &gradients, (int)between(random, 2, chance(random, 0.1) ? MOST_PARTS : 4));
+    if (!conv_is_thin(&problem->shape)) {
+        check_slices(problem, &gradients, between(random, 0, problem->count));
+        check_kernel_alone(problem, &gradients);
+    }
+    gradients_free(&gradients);
+}
+
+static double draw_density(struct dtr_random *random)
+{
+    static const double densities[] = {0, 0.02, 0.2, 0.5, 0.8, 1};
+    return densities[between(random, 0, 5)];
+}
+
+static void check_shapes(bool thin, uint64_t seed)
+{
+    struct dtr_random random = dtr_random_at(seed, DTR_RANDOM_SYNTHETIC, 0, 0, 0);
+    for (int i = 0; i < SHAPES; i++) {
+        const struct conv_shape shape = draw_shape(thin, between(&random, 1, 14), 3, &random);
+        if (!ISA(conv_sparse_suits)(&shape)) {
+            ck_assert(thin && thin_row(&shape) > 7 * VEC);
+            continue;
+        }
+        struct problem problem = problem_of(
+            shape, between(&random, 1, 9), draw_density(&random), &random);
+        check_problem(&problem, &random);
+        problem_free(&problem);
+    }
+}
+
+START_TEST(test_blocked)
+{
+    check_shapes(false, 1);
+}
+END_TEST
+
+START_TEST(test_thin)
+{
+    check_shapes(true, 2);
+}
+END_TEST
+
+/* Too large for the caches: bands of rows. */
+START_TEST(test_large)
+{
+    struct dtr_random random = dtr_random_at(3, DTR_RANDOM_SYNTHETIC, 0, 0, 0);
+    for (int i = 0; i < 12; i++) {
+        struct conv_shape shape = draw_shape(i % 3 == 0, 60, 3, &random);
+        if (!ISA(conv_sparse_suits)(&shape))
+            continue;
+        struct problem problem = problem_of(shape, between(&random, 1, 3), 0.5, &random);
+        check_problem(&problem, &random);
+        problem_free(&problem);
+    }
+}
+END_TEST
+
+/* So wide that few rows of results are worked on at a time, or even a row is too much. */
+START_TEST(test_wide)
+{
+    static const struct {
+        int64_t h, w;
+        bool pool;
+    } sizes[] = {{3, 1500, false}, {7, 2900, true}, {21, 400, true}, {9, 400, false}};
+    struct dtr_random random = dtr_random_at(4, DTR_RANDOM_SYNTHETIC, 0, 0, 0);
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        const int64_t h = sizes[i].h, w = sizes[i].w, step = sizes[i].pool ? 2 : 1;
+        const struct conv_shape shape = {.in = {h, w, VEC},
+            .out = {h, w, 3 * VEC},
+            .kernel_h = 3,
+            .kernel_w = 3,
+            .pad_top = 1,
+            .pad_left = 1,
+            .pool = sizes[i].pool,
+            .result = {h / step, w / step, 3 * VEC},
+            .src = {VEC, 1, 1, 1, 1},
+            .dst = {.block = VEC}};
+        struct problem problem = problem_of(shape, 2, 0.5, &random);
+        check_problem(&problem, &random);
+        problem_free(&problem);
+    }
+}
+END_TEST
+
+static void spoil(struct array array, struct dtr_random *random)
+{
+    const float bad[] = {NAN, INFINITY, -INFINITY};
+    for (int i = 0; i < 3 && array.count > 0; i++) {
+        float *value = array.values + between(random, 0, array.count - 1);
+        if (*value != 0 && !is_poison(*value)) /* neither in a border */
+            *value = bad[between(random, 0, 2)];
+    }
+}
+
+/* NaNs and infinities in any input appear in what depends on them, and nowhere else. */
+START_TEST(test_nan)
+{
+    struct dtr_random random = dtr_random_at(5, DTR_RANDOM_SYNTHETIC, 0, 0, 0);
+    for (int i = 0; i < SHAPES; i++) {
+        struct conv_shape shape = draw_shape(i % 3 == 0, 7, 2, &random);
+        if (!ISA(conv_sparse_suits)(&shape))
+            continue;
+        struct problem problem = problem_of(shape, between(&random, 1, 3), 0.3, &random);
+        spoil(problem.src, &random);
+        spoil(problem.dst, &random);
+        spoil(problem.diff_dst, &random);
+        spoil(problem.kernel, &random);
+        if (!conv_is_thin(&shape))
+            ISA(conv_sparse_pack)(&shape, 0, 1, problem.kernel.values, problem.packed.values);
+        struct gradients gradients = gradients_of(&problem);
+        run(&problem, &gradients);
+        check_reference(&problem, &gradients);
+        gradients_free(&gradients);
+        problem_free(&problem);
+    }
+}
+END_TEST
+
+START_TEST(test_pack)
+{
+    struct dtr_random random = dtr_random_at(6, DTR_RANDOM_SYNTHETIC, 0, 0, 0);
+    for (int i = 0; i < SHAPES; i++) {
+        struct conv_shape shape = draw_shape(false, 4, 4, &random);
+        struct problem problem = problem_of(shape, 1, 0, &random);
+        struct array parts[5];
+        const int count = (int)between(&random, 1, 5);
+        for (int k = 0; k < count; k++) {
+            parts[k] = array_of(problem.packed.count);
+            ISA(conv_sparse_pack)(&shape, k, count, problem.kernel.values, parts[k].values);
+        }
+        for (int64_t j = 0; j < problem.packed.count; j++) {
+            const float *written[5];
+            for (int k = 0; k < count; k++)
+                written[k] = parts[k].values + j;
+            check_one(problem.packed.values[j], written, count);
+        }
+        for (int k = 0; k < count; k++)
+            free(parts[k].values);
+        problem_free(&problem);
+    }
+}
+END_TEST
+
+START_TEST(test_suits)
+{
+    struct dtr_random random = dtr_random_at(7, DTR_RANDOM_SYNTHETIC, 0, 0, 0);
+    const struct conv_shape good = draw_shape(false, 9, 2, &random);
+    struct conv_shape shape = good;
+    ck_assert(ISA(conv_sparse_suits)(&shape));
+    shape.kernel_w = 8;
+    ck_assert(!ISA(conv_sparse_suits)(&shape));
+    shape = good;
+    shape.result.w = 0;
+    ck_assert(!ISA(conv_sparse_suits)(&shape));
+    shape = good;
+    shape.out.c = VEC + 1;
+    ck_assert(!ISA(conv_sparse_suits)(&shape));
+    shape = good;
+    shape.in = (struct dtr_shape){1 << 16, 1 << 16, VEC};
+    ck_assert(!ISA(conv_sparse_suits)(&shape));
+}
+END_TEST
+
+int main(void)
+{
+    if (!CPU_HAS_IT)
+        return 77;
+    Suite *suite = suite_create("fused_backward");
+    TCase *tcase = tcase_create("sparse");
+    tcase_set_timeout(tcase, 120);
+    tcase_add_test(tcase, test_blocked);
+    tcase_add_test(tcase, test_thin);
+    tcase_add_test(tcase, test_large);
+    tcase_add_test(tcase, test_wide);
+    tcase_add_test(tcase, test_nan);
+    tcase_add_test(tcase, test_pack);
+    tcase_add_test(tcase, test_suits);
+    suite_add_tcase(suite, tcase);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_ENV);
+    const int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed != 0;
+}
