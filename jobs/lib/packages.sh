@@ -32,6 +32,10 @@ libomp|libomp-dev|libomp-devel|llvm-openmp
 clang-format|clang-format|clang-tools-extra|llvm
 shellcheck|shellcheck|ShellCheck|-
 h5py|python3-h5py|python3-h5py|py-h5py
+venv|python3-venv|python3|python
+python-headers|python3-dev|python3-devel|python
+c++|g++|gcc-c++|gcc
+torch|python3-torch python3-numpy|python3-torch python3-numpy|py-torch py-numpy
 h5dump|hdf5-tools|hdf5|hdf5
 ip|iproute2|iproute|-
 mmdebstrap|mmdebstrap|-|-
@@ -95,6 +99,12 @@ packages_has()
     check) packages_has_library check || packages_has_header check.h ;;
     libomp) CC='clang -fopenmp' packages_has_header omp.h ;;
     h5py) /usr/bin/python3 -c 'import h5py' 2>/dev/null ;;
+    torch) /usr/bin/python3 -c 'import numpy, torch' 2>/dev/null ;;
+    venv) python3 -c 'import ensurepip, venv' 2>/dev/null ;;
+    python-headers)
+        python3 -c "from sysconfig import get_path; open(get_path('include') + '/Python.h')" \
+            2>/dev/null
+        ;;
     *) packages_has_command "$1" ;;
     esac
 }
