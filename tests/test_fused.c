@@ -10,7 +10,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SHAPES = 60 };
+#if defined(__SANITIZE_ADDRESS__)
+enum { SHAPES = 8 };
+#else
+enum { SHAPES = 40 };
+#endif
 static const double FINE = 0x1p-20;
 static const double CLOSE = 2e-5; /* largest difference by largest value */
 
