@@ -188,12 +188,14 @@ static void fill_src(struct problem *problem, struct dtr_random *random)
     }
 }
 
-/* Results of which the share `density` is positive, and their gradients, some of them zero. The
- * border's results are positive and its gradients poison, so that nobody takes them for others. */
+/* Results of which the share `density` is positive, and their gradients, some of them zero unless
+ * all outputs shall have one. The border's results are positive and its gradients poison, so that
+ * nobody takes them for others. */
 static void fill_dst(struct problem *problem, double density, struct dtr_random *random)
 {
     const struct conv_shape *shape = &problem->shape;
     const int64_t sample = dtr_layout_sample(shape->result, shape->dst);
+    const double zeros = density < 1 ? 0.05 : 0;
     problem->dst = array_of(problem->count * sample);
     problem->diff_dst = array_of(problem->count * sample);
     problem->winners = malloc((size_t)(problem->count * dtr_shape_count(shape->result)));
@@ -209,7 +211,7 @@ static void fill_dst(struct problem *problem, double density, struct dtr_random 
         problem->dst.values[at] = chance(random, density) ? fabsf(result) + 0x1p-20f
                                   : chance(random, 0.5)   ? -0.0f
                                                           : -fabsf(result);
-        problem->diff_dst.values[at] = chance(random, 0.05) ? 0 * result : number(random);
+        problem->diff_dst.values[at] = chance(random, zeros) ? 0 * result : number(random);
         problem->winners[i] = (uint8_t)between(random, 0, 3);
     }
 }
@@ -632,7 +634,9 @@ START_TEST(test_wide)
     static const struct {
         int64_t h, w;
         bool pool;
-    } sizes[] = {{3, 1500, false}, {7, 2900, true}, {21, 400, true}, {9, 400, false}};
+        double density;
+    } sizes[] = {
+        {3, 1500, false, 0.5}, {7, 2900, true, 0.5}, {21, 400, true, 1}, {9, 400, false, 0.5}};
     struct dtr_random random = dtr_random_at(4, DTR_RANDOM_SYNTHETIC, 0, 0, 0);
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         const int64_t h = sizes[i].h, w = sizes[i].w, step = sizes[i].pool ? 2 : 1;
@@ -646,7 +650,19 @@ START_TEST(test_wide)
             .result = {h / step, w / step, 3 * VEC},
             .src = {VEC, 1, 1, 1, 1},
             .dst = {.block = VEC}};
-        struct problem problem = problem_of(shape, 2, 0.5, &random);
+        struct problem problem = problem_of(shape, 2, sizes[i].density, &random);
+        check_problem(&problem, &random);
+        problem_free(&problem);
+    }
+}
+END_TEST
+
+START_TEST(test_many_channels)
+{
+    struct dtr_random random = dtr_random_at(8, DTR_RANDOM_SYNTHETIC, 0, 0, 0);
+    for (int i = 0; i < 15; i++) {
+        const struct conv_shape shape = draw_shape(false, 4, 21, &random);
+        struct problem problem = problem_of(shape, 1, draw_density(&random), &random);
         check_problem(&problem, &random);
         problem_free(&problem);
     }
@@ -743,6 +759,7 @@ int main(void)
     tcase_add_test(tcase, test_thin);
     tcase_add_test(tcase, test_large);
     tcase_add_test(tcase, test_wide);
+    tcase_add_test(tcase, test_many_channels);
     tcase_add_test(tcase, test_nan);
     tcase_add_test(tcase, test_pack);
     tcase_add_test(tcase, test_suits);

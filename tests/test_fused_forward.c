@@ -289,16 +289,15 @@ static double *convolved_backward(const struct problem *problem)
 
 /* The kernels. */
 
+typedef void pack_function(
+    const struct winograd *winograd, int part, int parts, const float *kernel, float *transformed);
+
 static struct array packed(
-    const struct problem *problem, const struct winograd *winograd, bool backward, int parts)
+    const struct problem *problem, const struct winograd *winograd, pack_function *pack, int parts)
 {
     struct array transformed = array_of(winograd->transformed_floats);
-    for (int part = parts - 1; part >= 0; part--) {
-        if (backward)
-            ISA(winograd_pack_backward)
-        (winograd, part, parts, problem->kernel.values, transformed.values);
-        else ISA(winograd_pack)(winograd, part, parts, problem->kernel.values, transformed.values);
-    }
+    for (int part = parts - 1; part >= 0; part--)
+        pack(winograd, part, parts, problem->kernel.values, transformed.values);
     return transformed;
 }
 
@@ -321,7 +320,7 @@ static struct results run(
         return results;
     }
     struct winograd winograd = ISA(winograd_of)(shape);
-    struct array transformed = packed(problem, &winograd, false, parts);
+    struct array transformed = packed(problem, &winograd, ISA(winograd_pack), parts);
     struct array scratch = array_of(winograd.scratch_floats);
     ISA(winograd_forward)
     (&winograd, count, transformed.values, problem->bias.values, src, results.dst.values,
@@ -337,7 +336,7 @@ static struct results run_backward(
     const struct conv_shape *shape = &problem->shape;
     struct results results = {.dst = array_of(count * dtr_layout_sample(shape->in, shape->src))};
     struct winograd winograd = ISA(winograd_backward_of)(shape);
-    struct array transformed = packed(problem, &winograd, true, parts);
+    struct array transformed = packed(problem, &winograd, ISA(winograd_pack_backward), parts);
     struct array scratch = array_of(winograd.scratch_floats);
     ISA(winograd_backward_data)
     (&winograd, count, transformed.values,
@@ -438,6 +437,18 @@ static void check_results(const struct problem *problem, const struct results *r
     require_border(results->dst, shape, problem->shape.dst, problem->count);
 }
 
+/* The backward pass reads thin_row() floats from every tap of a kernel's first column on. */
+static void check_room(const struct conv_shape *shape)
+{
+    int64_t row = dtr_layout_row(shape->in, shape->src) / shape->in.c;
+    int64_t left = shape->src.left - shape->pad_left, top = shape->src.top - shape->pad_top;
+    require((left + shape->out.w - 1) * shape->in.c + thin_row(shape) <= row * shape->in.c,
+        "rows are long enough");
+    require(top + shape->out.h - 1 + shape->kernel_h <=
+                shape->src.top + shape->in.h + shape->src.bottom,
+        "there are enough rows");
+}
+
 /* Inference gives the bits of training, and every sample alone those of all together. */
 static void check_splits(const struct problem *problem, const struct results *whole)
 {
@@ -528,6 +539,8 @@ START_TEST(test_forward)
     struct dtr_random random = dtr_random_at(1, DTR_RANDOM_SYNTHETIC, (uint32_t)_i, 0, 0);
     for (int i = 0; i < SHAPES; i++) {
         struct conv_shape shape = draw_shape(thin, pool, &random);
+        if (thin)
+            check_room(&shape);
         bool exact = thin && chance(&random, 0.5);
         struct problem problem = problem_of(
             shape, between(&random, 1, 3), exact ? COARSE : FINE, &random);

@@ -313,8 +313,7 @@ void network_free(struct network *network)
 void network_order(const struct network *network, const float *canonical, float *slab_out)
 {
     const struct dtr_model *model = network->config.model;
-    if (slab_out != canonical)
-        memcpy(slab_out, canonical, (size_t)model->slab_count * sizeof *slab_out);
+    memcpy(slab_out, canonical, (size_t)model->slab_count * sizeof *slab_out);
     for (int i = 0; i < network->count; i++) {
         const struct dtr_plan *plan = &network->stages[i].plan;
         if (plan->kernel->order != NULL) {

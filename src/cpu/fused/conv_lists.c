@@ -54,8 +54,11 @@ INLINE void list_tile(const struct conv_sizes *sizes, int64_t x, bool pool,
     if (pool)
         vec_transpose(at);
     UNROLL for (int i = 0; i < VEC; i++)
-        channels->next[i] += append(vec_bits(gradients[i] != vec_zero()),
-        (ivec)at[i] + ivec_numbers() * step + first, gradients[i], channels->next[i], entries);
+    {
+        const uint32_t bits = vec_bits(gradients[i] != vec_zero());
+        const ivec places = (ivec)at[i] + ivec_numbers() * step + first;
+        channels->next[i] += append(bits, places, gradients[i], channels->next[i], entries);
+    }
 }
 
 INLINE void list_block(const struct conv_sizes *sizes, const struct conv_band *band, int64_t block,

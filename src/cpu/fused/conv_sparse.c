@@ -126,8 +126,8 @@ void ISA(conv_sparse_pack)(
 struct scratch {
     struct conv_entries entries;
     struct conv_list *lists;
-    uint32_t *bits; /* [positions][out.c / VEC] */
     float *bias;    /* [out.c] */
+    uint32_t *bits; /* [positions][out.c / VEC] */
 };
 
 /* `count` objects of the memory, which is used up to *used. */
@@ -145,14 +145,14 @@ static struct scratch divide_scratch(
     const int64_t channels = sizes->shape->out.c;
     const int64_t results = sizes->source_band * sizes->shape->result.w;
     const int64_t entries = largest(sizes->capacity, results) * channels + VEC;
-    const int64_t lists = largest(channels, results * sizes->positions + 1);
+    const int64_t lists = largest(channels, results * sizes->positions);
     struct scratch scratch;
     size_t used = 0;
     scratch.entries.at = take(memory, entries, sizeof *scratch.entries.at, &used);
     scratch.entries.gradients = take(memory, entries, sizeof *scratch.entries.gradients, &used);
     scratch.lists = take(memory, lists, sizeof *scratch.lists, &used);
-    scratch.bits = take(memory, sizes->positions * channels / VEC, sizeof *scratch.bits, &used);
     scratch.bias = take(memory, channels, sizeof *scratch.bias, &used);
+    scratch.bits = take(memory, sizes->positions * channels / VEC, sizeof *scratch.bits, &used);
     *bytes_out = (int64_t)used;
     return scratch;
 }

@@ -1,54 +1,22 @@
+/*
+ * The passes of Winograd's convolution. Its parts: winograd_transform.h, winograd_tile.h: the
+ * transforms, in one and two dimensions; winograd_multiply.h: the products; winograd_batch.h: order
+ * and memory of what is computed together.
+ */
 #include "winograd.h"
+#include "winograd_batch.h"
 #include "winograd_multiply.h"
 #include "winograd_tile.h"
 
-/*
- * Memory:
- *
- *     kernel    [pair of output vectors][point][input channel][2][VEC]
- *     sources   [point][input channels / VEC][tile of the batch][VEC]
- *     products  [pair][point][tile][2][VEC]
- *
- * (of a last pair that is one vector, the kernel is [VEC] only). From a point to the next it is an
- * odd number of cache lines: a transform works on all points at a time, and at a distance of a
- * power of two they would push each other out of the cache.
- *
- * Narrow tiles (winograd_transform.h) do without the last points, so at those points fewer tiles
- * are multiplied. A batch's tiles lie in an order in which those that a point needs are neighbours.
- */
-enum {
-    LINE = 16, /* floats of a cache line */
-    /* Sources, products and kernel of a batch shall fit into the second-level cache ... */
-    CACHE_FLOATS = (VEC == 16 ? 192 : 128) * 1024,
-    /* ... unless that left less than FEW_TILES to share the kernel, which comes from memory: then
-     * MANY_TILES do, and all output channels are computed point by point, so that it is the sources
-     * and products of only one point that have to fit. */
-    FEW_TILES = 20,
-    MANY_TILES = 64,
-};
-
-static inline int64_t least(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
-
-static inline int64_t most(int64_t a, int64_t b)
-{
-    return a > b ? a : b;
-}
-
-static inline int64_t divide_up(int64_t a, int64_t b)
-{
-    return (a + b - 1) / b;
-}
+#include <math.h>
 
 /* Of outputs, the last row is not computed where a pool leaves it out. */
-static int64_t needed(int64_t outputs, bool pool)
+static inline int64_t needed(int64_t outputs, bool pool)
 {
     return pool ? outputs / 2 * 2 : outputs;
 }
 
-static bool ends_narrow(int64_t outputs)
+static inline bool ends_narrow(int64_t outputs)
 {
     int64_t rest = outputs % WINOGRAD_OUTPUTS;
     return rest > 0 && rest <= WINOGRAD_NARROW;
@@ -107,50 +75,6 @@ struct dtr_layout ISA(winograd_layout)(const struct conv_shape *shape)
 struct dtr_layout ISA(winograd_backward_layout)(const struct conv_shape *shape)
 {
     return turned(shape).src;
-}
-
-static int64_t points_of(const struct winograd *w)
-{
-    int64_t points = winograd_points(w->kernel, false);
-    return points * points;
-}
-
-static int64_t pairs_of(const struct winograd *w)
-{
-    return divide_up(w->shape.out.c, 2 * VEC);
-}
-
-/* From a point to the next: an odd number of cache lines. */
-static int64_t stride_of(int64_t floats)
-{
-    return (divide_up(floats, LINE) | 1) * LINE;
-}
-
-static int64_t kernel_stride(const struct winograd *w)
-{
-    return stride_of(w->shape.in.c * 2 * VEC);
-}
-
-static int64_t sources_stride(const struct winograd *w)
-{
-    return stride_of(w->shape.in.c * w->batch);
-}
-
-static int64_t products_stride(const struct winograd *w)
-{
-    return stride_of(w->batch * 2 * VEC);
-}
-
-static void choose_batch(struct winograd *w)
-{
-    int64_t cached = CACHE_FLOATS / points_of(w) - kernel_stride(w);
-    int64_t per_tile = w->shape.in.c + 2 * VEC;
-    w->batch = cached / per_tile;
-    w->together = 1;
-    if (w->batch < FEW_TILES) {
-        w->batch = MANY_TILES;
-        w->together = pairs_of(w);
-    }
 }
 
 static struct winograd pass_of(const struct conv_shape *shape)
@@ -255,66 +179,7 @@ void ISA(winograd_pack_backward)(
     pack_part(backward, part, parts, pack_block_backward, kernel, transformed);
 }
 
-/* The tiles. */
-
-struct tile {
-    int64_t sample, row, column;
-};
-
-static inline struct tile next_tile(const struct winograd *w, struct tile tile)
-{
-    if (++tile.column < w->columns)
-        return tile;
-    tile.column = 0;
-    if (++tile.row < w->rows)
-        return tile;
-    tile.row = 0;
-    tile.sample++;
-    return tile;
-}
-
-static struct tile tile_at(const struct winograd *w, int64_t index)
-{
-    int64_t row = index / w->columns;
-    return (struct tile){row / w->rows, row % w->rows, index % w->columns};
-}
-
-static inline bool in_narrow_row(const struct winograd *w, struct tile tile)
-{
-    return w->narrow_row && tile.row == w->rows - 1;
-}
-
-static inline bool in_narrow_column(const struct winograd *w, struct tile tile)
-{
-    return w->narrow_column && tile.column == w->columns - 1;
-}
-
-/* The order of a batch's tiles: narrow columns, no narrow ones, narrow rows, both narrow. */
-enum { KINDS = 4 };
-
-static inline int kind_of(const struct winograd *w, struct tile tile)
-{
-    bool row = in_narrow_row(w, tile), column = in_narrow_column(w, tile);
-    return row ? 2 + column : 1 - column;
-}
-
-struct batch {
-    const struct winograd *w;
-    struct tile first;
-    int64_t count;
-    int64_t begin[KINDS + 1]; /* the first tile of a kind, in the order above; the end */
-};
-
-static struct batch batch_of(const struct winograd *w, struct tile first, int64_t count)
-{
-    struct batch batch = {.w = w, .first = first, .count = count};
-    struct tile tile = first;
-    for (int64_t i = 0; i < count; i++, tile = next_tile(w, tile))
-        batch.begin[kind_of(w, tile) + 1]++;
-    for (int kind = 0; kind < KINDS; kind++)
-        batch.begin[kind + 1] += batch.begin[kind];
-    return batch;
-}
+/* The source. */
 
 /* The pixels that the tile below will be the first to read. */
 INLINE void fetch_below(int kernel, const float *src, int64_t src_row)
@@ -387,71 +252,58 @@ static void multiply_batch(const struct batch *batch, int64_t first, int64_t pai
 
 struct results {
     const struct batch *batch;
-    enum finish finish;
-    const float *bias; /* [out.c]; NULL in the backward pass */
+    const float *bias; /* [out.c]; NULL in the backward pass, that has no ReLU either */
     float *dst;        /* of the pass */
-    uint8_t *winners;
+    uint8_t *winners;  /* NULL if not wanted */
 };
 
-/* A tile's target, for the first vector of output channels. */
-static struct target target_of(const struct results *results, const struct tile *tile)
+/* A tile's target, for output vector `first`. */
+static struct target target_of(
+    const struct results *results, const struct tile *tile, int64_t first)
 {
     const struct conv_shape *shape = &results->batch->w->shape;
     struct dtr_shape result = shape->result;
     int64_t size = shape->pool ? WINOGRAD_OUTPUTS / 2 : WINOGRAD_OUTPUTS;
     int64_t y = tile->row * size, x = tile->column * size;
     int64_t row = dtr_layout_row(result, shape->dst);
-    return (struct target){
+    struct target target = {
         .dst = results->dst + tile->sample * dtr_layout_sample(result, shape->dst) +
+               first * dtr_layout_plane(result, shape->dst) +
                dtr_layout_origin(result, shape->dst) + y * row + x * VEC,
         .dst_row = row,
-        .winners = results->winners,
-        .winners_at = (tile->sample * result.h * shape->out.c + y * VEC) * result.w + x * VEC,
         .winners_row = result.w * VEC,
         .rows = least(size, result.h - y),
         .columns = least(size, result.w - x),
     };
+    int64_t plane = tile->sample * (shape->out.c / VEC) + first;
+    if (results->winners != NULL)
+        target.winners = results->winners + ((plane * result.h + y) * result.w + x) * VEC;
+    return target;
+}
+
+static inline struct finish finish_of(const struct results *results, int64_t output_vector)
+{
+    if (results->bias == NULL)
+        return (struct finish){vec_zero(), vec_all(-INFINITY)};
+    return (struct finish){vec_load(results->bias + output_vector * VEC), vec_zero()};
 }
 
 /* The `pairs` of output vectors from pair `first` on. */
-INLINE void finish_pairs(int kernel, enum finish finish, const struct results *results,
+INLINE void finish_pairs(int kernel, bool pool, const struct results *results,
     const struct tile *tile, int64_t first, int64_t pairs, const float *products)
 {
     const struct winograd *w = results->batch->w;
     bool narrow_row = in_narrow_row(w, *tile), narrow_column = in_narrow_column(w, *tile);
     int64_t end = least(2 * (first + pairs), w->shape.out.c / VEC), stride = products_stride(w);
     int64_t dst_plane = dtr_layout_plane(w->shape.result, w->shape.dst);
-    int64_t winners_plane = w->shape.result.h * w->shape.result.w * VEC;
-    struct target target = target_of(results, tile);
-    target.dst += 2 * first * dst_plane;
-    target.winners_at += 2 * first * winners_plane;
+    struct target target = target_of(results, tile, 2 * first);
     for (int64_t v = 2 * first; v < end; v++) {
-        vec bias = vec_zero();
-        if (finish != FINISH_LINEAR)
-            bias = vec_load(results->bias + v * VEC);
-        finish_tile(kernel, narrow_row, narrow_column, finish, products, stride, bias, target);
+        finish_tile(kernel, narrow_row, narrow_column, pool, products, stride,
+            finish_of(results, v), target);
         target.dst += dst_plane;
-        target.winners_at += winners_plane;
+        if (target.winners != NULL)
+            target.winners += w->shape.result.h * target.winners_row;
         products += v % 2 == 0 ? VEC : points_of(w) * stride - VEC;
-    }
-}
-
-INLINE void finish_kernel(int kernel, const struct results *results, const struct tile *tile,
-    int64_t first, int64_t pairs, const float *products)
-{
-    switch (results->finish) {
-    case FINISH_LINEAR:
-        finish_pairs(kernel, FINISH_LINEAR, results, tile, first, pairs, products);
-        break;
-    case FINISH_RELU:
-        finish_pairs(kernel, FINISH_RELU, results, tile, first, pairs, products);
-        break;
-    case FINISH_POOL:
-        finish_pairs(kernel, FINISH_POOL, results, tile, first, pairs, products);
-        break;
-    case FINISH_POOL_NOTE:
-        finish_pairs(kernel, FINISH_POOL_NOTE, results, tile, first, pairs, products);
-        break;
     }
 }
 
@@ -464,10 +316,14 @@ static void finish_batch(
     struct tile tile = results->batch->first;
     for (int64_t i = 0; i < results->batch->count; i++, tile = next_tile(w, tile)) {
         const float *from = products + next[kind_of(w, tile)]++ * 2 * VEC;
-        if (w->kernel == 3)
-            finish_kernel(3, results, &tile, first, pairs, from);
+        if (w->kernel == 3 && w->shape.pool)
+            finish_pairs(3, true, results, &tile, first, pairs, from);
+        else if (w->kernel == 3)
+            finish_pairs(3, false, results, &tile, first, pairs, from);
+        else if (w->shape.pool)
+            finish_pairs(5, true, results, &tile, first, pairs, from);
         else
-            finish_kernel(5, results, &tile, first, pairs, from);
+            finish_pairs(5, false, results, &tile, first, pairs, from);
     }
 }
 
@@ -492,16 +348,13 @@ static void convolve(const struct winograd *w, int64_t count, const float *trans
 void ISA(winograd_forward)(const struct winograd *forward, int64_t count, const float *transformed,
     const float *bias, const float *src, float *dst, uint8_t *winners, float *scratch)
 {
-    enum finish finish = !forward->shape.pool ? FINISH_RELU
-                         : winners == NULL    ? FINISH_POOL
-                                              : FINISH_POOL_NOTE;
-    struct results results = {.finish = finish, .bias = bias, .dst = dst, .winners = winners};
+    struct results results = {.bias = bias, .dst = dst, .winners = winners};
     convolve(forward, count, transformed, src, results, scratch);
 }
 
 void ISA(winograd_backward_data)(const struct winograd *backward, int64_t count,
     const float *transformed, const float *diff, float *diff_src, float *scratch)
 {
-    struct results results = {.finish = FINISH_LINEAR, .dst = diff_src};
+    struct results results = {.dst = diff_src};
     convolve(backward, count, transformed, diff, results, scratch);
 }

@@ -71,43 +71,42 @@ INLINE void transform_source(int kernel, bool narrow_row, bool narrow_column, co
         transform_rows(kernel, false, rows, half, to, stride);
 }
 
-/* What becomes of the outputs. */
-enum finish { FINISH_LINEAR, FINISH_RELU, FINISH_POOL, FINISH_POOL_NOTE };
+/* What becomes of a vector's outputs: the larger one of output + bias and floor, a NaN stays. */
+struct finish {
+    vec bias, floor;
+};
 
 /* Where a tile's results go. */
 struct target {
     float *dst;
-    uint8_t *winners; /* FINISH_POOL_NOTE */
-    int64_t winners_at;
+    uint8_t *winners;             /* NULL if not wanted */
     int64_t dst_row, winners_row; /* floats, bytes */
     int64_t rows, columns;        /* that exist: a tile may reach beyond */
 };
 
-/* A row of up to `count` outputs, or of half as many windows. */
-INLINE void store_outputs(
-    enum finish finish, int count, const vec *outputs, vec bias, struct target target)
+/* A row of up to `count` outputs. */
+INLINE void store_outputs(int count, const vec *outputs, struct finish finish, struct target target)
 {
     UNROLL for (int x = 0; x < count; x++)
     {
-        vec result = finish == FINISH_RELU ? vec_relu(outputs[x] + bias) : outputs[x];
         if (x < target.columns)
-            vec_store(target.dst + x * VEC, result);
+            vec_store(target.dst + x * VEC, vec_max(finish.floor, outputs[x] + finish.bias));
     }
 }
 
-INLINE void store_pooled(enum finish finish, int count, const vec *above, const vec *below,
-    vec bias, struct target target)
+/* Half as many windows; all exist, as the last column is not computed where a pool leaves it out.
+ */
+INLINE void store_pooled(
+    int count, const vec *above, const vec *below, struct finish finish, struct target target)
 {
     UNROLL for (int x = 0; x < count / 2; x++)
     {
         vec window[4] = {above[2 * x], above[2 * x + 1], below[2 * x], below[2 * x + 1]};
         ivec winner;
-        vec result = vec_relu(pool_window(window, &winner) + bias);
-        if (x >= target.columns)
-            return;
-        vec_store(target.dst + x * VEC, result);
-        if (finish == FINISH_POOL_NOTE)
-            ivec_store_bytes(target.winners + target.winners_at + x * VEC, winner);
+        vec result = pool_window(window, &winner);
+        vec_store(target.dst + x * VEC, vec_max(finish.floor, result + finish.bias));
+        if (target.winners != NULL)
+            ivec_store_bytes(target.winners + x * VEC, winner);
     }
 }
 
@@ -125,29 +124,29 @@ INLINE void finish_columns(int kernel, bool narrow, int columns, const float *pr
     }
 }
 
-INLINE void finish_rows(int kernel, bool narrow, enum finish finish,
-    vec half[WINOGRAD_OUTPUTS][WINOGRAD_POINTS], vec bias, struct target target)
+INLINE void finish_rows(int kernel, bool narrow, bool pool,
+    vec half[WINOGRAD_OUTPUTS][WINOGRAD_POINTS], struct finish finish, struct target target)
 {
     int outputs = narrow ? WINOGRAD_NARROW : WINOGRAD_OUTPUTS;
-    bool pool = finish == FINISH_POOL || finish == FINISH_POOL_NOTE;
     for (int64_t y = 0; y < target.rows; y++) {
         vec above[WINOGRAD_OUTPUTS], below[WINOGRAD_OUTPUTS];
         if (pool) {
             winograd_results(kernel, narrow, half[2 * y], above);
             winograd_results(kernel, narrow, half[2 * y + 1], below);
-            store_pooled(finish, outputs, above, below, bias, target);
+            store_pooled(outputs, above, below, finish, target);
         } else {
             winograd_results(kernel, narrow, half[y], above);
-            store_outputs(finish, outputs, above, bias, target);
+            store_outputs(outputs, above, finish, target);
         }
         target.dst += target.dst_row;
-        target.winners_at += target.winners_row;
+        if (target.winners != NULL)
+            target.winners += target.winners_row;
     }
 }
 
 /* A tile's results from its products. */
-INLINE void finish_tile(int kernel, bool narrow_row, bool narrow_column, enum finish finish,
-    const float *products, int64_t stride, vec bias, struct target target)
+INLINE void finish_tile(int kernel, bool narrow_row, bool narrow_column, bool pool,
+    const float *products, int64_t stride, struct finish finish, struct target target)
 {
     vec half[WINOGRAD_OUTPUTS][WINOGRAD_POINTS];
     int columns = winograd_points(kernel, narrow_column);
@@ -156,9 +155,9 @@ INLINE void finish_tile(int kernel, bool narrow_row, bool narrow_column, enum fi
     else
         finish_columns(kernel, false, columns, products, stride, half);
     if (narrow_column)
-        finish_rows(kernel, true, finish, half, bias, target);
+        finish_rows(kernel, true, pool, half, finish, target);
     else
-        finish_rows(kernel, false, finish, half, bias, target);
+        finish_rows(kernel, false, pool, half, finish, target);
 }
 
 #endif
