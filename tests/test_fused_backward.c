@@ -5,28 +5,9 @@
  * beyond, and all outputs begin as POISON, so that what is not written shows.
  */
 #include "../src/cpu/fused/conv_sparse.h"
-#include "dtrain/random.h"
-
-#include <check.h>
-#include <math.h>
-#include <stdlib.h>
-#include <string.h>
-
-#if defined(__AVX512F__)
-#define CPU_HAS_IT __builtin_cpu_supports("avx512f")
-#elif defined(__AVX2__)
-#define CPU_HAS_IT __builtin_cpu_supports("avx2")
-#else
-#define CPU_HAS_IT 1
-#endif
+#include "fused_test.h"
 
 enum { SHAPES = 400, MOST_PARTS = 20 };
-static const uint32_t POISON = 0xffc0beef; /* a NaN that no arithmetic gives */
-
-struct array {
-    int64_t count;
-    float *values;
-};
 
 /* The slice's inputs and where they lie. */
 struct problem {
@@ -41,45 +22,9 @@ struct gradients {
     struct array src, kernel, bias;
 };
 
-static int64_t between(struct dtr_random *random, int64_t first, int64_t last)
-{
-    return first + (int64_t)dtr_random_below(random, (uint32_t)(last - first + 1));
-}
-
-static bool chance(struct dtr_random *random, double p)
-{
-    return dtr_random_uniform(random) < p;
-}
-
 static float number(struct dtr_random *random)
 {
     return (float)(2 * dtr_random_uniform(random) - 1);
-}
-
-/* ck_assert() writes to a file every time, which is too slow for every element. */
-static void require(bool holds, const char *what)
-{
-    if (!holds)
-        ck_abort_msg("%s", what);
-}
-
-static bool same_bits(float a, float b)
-{
-    return memcmp(&a, &b, sizeof a) == 0;
-}
-
-static bool is_poison(float value)
-{
-    return memcmp(&value, &POISON, sizeof POISON) == 0;
-}
-
-static struct array array_of(int64_t count)
-{
-    struct array array = {count, malloc((size_t)(count > 0 ? count : 1) * sizeof(float))};
-    ck_assert_ptr_nonnull(array.values);
-    for (int64_t i = 0; i < count; i++)
-        memcpy(array.values + i, &POISON, sizeof POISON);
-    return array;
 }
 
 static int64_t blocks_of(const struct conv_shape *shape)
@@ -748,10 +693,8 @@ START_TEST(test_suits)
 }
 END_TEST
 
-int main(void)
+static Suite *make_suite(void)
 {
-    if (!CPU_HAS_IT)
-        return 77;
     Suite *suite = suite_create("fused_backward");
     TCase *tcase = tcase_create("sparse");
     tcase_set_timeout(tcase, 120);
@@ -764,9 +707,5 @@ int main(void)
     tcase_add_test(tcase, test_pack);
     tcase_add_test(tcase, test_suits);
     suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    const int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return suite;
 }

@@ -5,23 +5,9 @@
  * beyond, and all outputs begin as POISON, so that what is not written shows.
  */
 #include "../src/cpu/fused/dense_math.h"
-#include "dtrain/random.h"
-
-#include <check.h>
-#include <math.h>
-#include <stdlib.h>
-#include <string.h>
-
-#if defined(__AVX512F__)
-#define CPU_HAS_IT __builtin_cpu_supports("avx512f")
-#elif defined(__AVX2__)
-#define CPU_HAS_IT __builtin_cpu_supports("avx2")
-#else
-#define CPU_HAS_IT 1
-#endif
+#include "fused_test.h"
 
 enum { SHAPES = 150, MOST_IN = 496, MOST_OUT = 150, MOST_SHARDS = 20 };
-static const uint32_t POISON = 0xffc0beef; /* a NaN that no arithmetic gives */
 
 /* A layer and a rank's slices of a step. */
 struct problem {
@@ -38,33 +24,6 @@ struct problem {
     struct dense_lists lists; /* collected and transposed once */
 };
 
-static int64_t between(struct dtr_random *random, int64_t first, int64_t last)
-{
-    return first + (int64_t)dtr_random_below(random, (uint32_t)(last - first + 1));
-}
-
-static bool chance(struct dtr_random *random, double p)
-{
-    return dtr_random_uniform(random) < p;
-}
-
-/* ck_assert() writes to a file every time, which is too slow for every element. */
-static void require(bool holds, const char *what)
-{
-    if (!holds)
-        ck_abort_msg("%s", what);
-}
-
-static bool same_bits(float a, float b)
-{
-    return memcmp(&a, &b, sizeof a) == 0;
-}
-
-static bool is_poison(float value)
-{
-    return memcmp(&value, &POISON, sizeof POISON) == 0;
-}
-
 /* The same bits, or both a NaN: which one is not defined. */
 static bool same(float a, float b)
 {
@@ -78,14 +37,6 @@ static void *bytes_of(int64_t count)
     ck_assert_ptr_nonnull(bytes);
     memset(bytes, 0x5a, size);
     return bytes;
-}
-
-static float *array_of(int64_t count)
-{
-    float *array = bytes_of(count * (int64_t)sizeof(float));
-    for (int64_t i = 0; i < count; i++)
-        memcpy(&array[i], &POISON, sizeof POISON);
-    return array;
 }
 
 /* Multiply-add as the instruction set does it. */
@@ -113,7 +64,7 @@ static float number(struct dtr_random *random, enum values values)
 
 static float *numbers(struct dtr_random *random, enum values values, int64_t count)
 {
-    float *array = array_of(count);
+    float *array = poisoned_floats(count);
     for (int64_t i = 0; i < count; i++)
         array[i] = number(random, values);
     return array;
@@ -153,7 +104,7 @@ static int64_t canonical_place(const struct dense_shape *shape, int64_t i)
 static float *chunked(
     const struct dense_shape *shape, int64_t count, const float *rows, int64_t step, int64_t next)
 {
-    float *result = array_of(shape->in * count), *at = result;
+    float *result = poisoned_floats(shape->in * count), *at = result;
     for (int64_t chunk = 0; chunk < shape->in; chunk += DENSE_CHUNK)
         for (int64_t r = 0; r < count; r++)
             for (int64_t i = chunk; i < shape->in && i < chunk + DENSE_CHUNK; i++)
@@ -164,7 +115,7 @@ static float *chunked(
 static void make_slab(struct problem *problem)
 {
     const struct dense_shape *shape = &problem->shape;
-    float *rows = array_of(shape->in * shape->out); /* [in of the memory][out] */
+    float *rows = poisoned_floats(shape->in * shape->out); /* [in of the memory][out] */
     for (int64_t i = 0; i < shape->in; i++)
         memcpy(rows + i * shape->out, problem->canonical + canonical_place(shape, i) * shape->out,
             (size_t)shape->out * sizeof(float));
@@ -176,7 +127,7 @@ static void collect_all(struct problem *problem)
 {
     const struct dense_shape *shape = &problem->shape;
     int64_t blocks = dense_blocks(shape->out), slice = problem->slices.n * shape->out;
-    float *diff_bias = array_of(shape->out);
+    float *diff_bias = poisoned_floats(shape->out);
     problem->memory = bytes_of(ISA(dense_lists_bytes)(shape, problem->slices));
     problem->lists = ISA(dense_lists_in)(shape, problem->slices, problem->memory);
     for (int64_t i = 0; i < problem->slices.count; i++)
@@ -262,7 +213,7 @@ static void check_order(const struct problem *problem, struct dtr_random *random
     const struct dense_shape *shape = &problem->shape;
     int64_t count = shape->in * shape->out;
     (void)random;
-    float *slab = array_of(count), *back = array_of(count);
+    float *slab = poisoned_floats(count), *back = poisoned_floats(count);
     ISA(dense_order)(shape, problem->canonical, slab);
     ISA(dense_canonical)(shape, slab, back);
     ck_assert_mem_eq(slab, problem->slab, (size_t)count * sizeof(float));
@@ -282,10 +233,10 @@ static void check_load(const struct problem *problem, struct dtr_random *random)
 {
     const struct dense_shape *shape = &problem->shape;
     int64_t total = problem->samples * shape->in;
-    float *packed = array_of(total);
+    float *packed = poisoned_floats(total);
     for (int64_t first = 0, count; first < problem->samples; first += count) {
         count = between(random, 1, problem->samples - first);
-        float *src = array_of(count * shape->in), *part = array_of(total);
+        float *src = poisoned_floats(count * shape->in), *part = poisoned_floats(total);
         memcpy(src, problem->src + first * shape->in, (size_t)(count * shape->in) * sizeof(float));
         ISA(dense_load)(shape, problem->samples, first, count, src, part);
         int64_t written = 0;
@@ -314,7 +265,7 @@ END_TEST
 /* A part of a larger dst, which begins as POISON. */
 static float *forward(const struct problem *problem, const uint8_t *keep, struct dense_part part)
 {
-    float *dst = array_of(problem->samples * problem->shape.out);
+    float *dst = poisoned_floats(problem->samples * problem->shape.out);
     void *scratch = bytes_of(ISA(dense_forward_bytes)(&part));
     ISA(dense_forward)
     (&problem->shape, problem->samples, &part, problem->packed, problem->slab, problem->bias, keep,
@@ -477,7 +428,7 @@ static void check_collect(const struct problem *problem, struct dtr_random *rand
     bool reads = shape->dropout && !shape->relu;
     void *memory = bytes_of(ISA(dense_lists_bytes)(shape, slices));
     struct dense_lists lists = ISA(dense_lists_in)(shape, slices, memory);
-    float *diff_bias = array_of(shape->out);
+    float *diff_bias = poisoned_floats(shape->out);
     int64_t first = between(random, 0, slices.count - 1);
     for (int64_t i = 0; i < slices.count; i++) {
         int64_t slice = (first + i) % slices.count, at = slice * slices.n * shape->out;
@@ -558,7 +509,7 @@ static void check_backward(const struct problem *problem, struct dtr_random *ran
     int64_t slice = slices.n * shape->in, stride = slice + between(random, 0, 20);
     int64_t total = (slices.count - 1) * stride + slice, chunks = dense_chunks(shape);
     int64_t parts = between(random, 1, chunks + 1);
-    float *diff_src = array_of(total);
+    float *diff_src = poisoned_floats(total);
     for (int64_t i = parts - 1; i >= 0; i--) {
         int64_t first = chunks * i / parts, end = chunks * (i + 1) / parts;
         ISA(dense_backward)
@@ -605,7 +556,7 @@ static void check_piece(const struct problem *problem, const struct dense_run *r
     const struct dense_shape *shape = &problem->shape;
     int64_t length = dense_chunk_length(shape, chunk), count = units * length;
     int64_t stride = count + between(random, 0, 20), total = (run->nodes - 1) * stride + count;
-    float *gradient = array_of(total);
+    float *gradient = poisoned_floats(total);
     ISA(dense_gradient)
     (shape, run, problem->samples, chunk, unit, units, &problem->lists, problem->packed, gradient,
         stride);
@@ -663,10 +614,8 @@ START_TEST(test_runs)
 }
 END_TEST
 
-int main(void)
+static Suite *make_suite(void)
 {
-    if (!CPU_HAS_IT)
-        return 77;
     Suite *suite = suite_create("fused_dense");
     TCase *tcase = tcase_create("dense");
     tcase_set_timeout(tcase, 120);
@@ -680,9 +629,5 @@ int main(void)
     tcase_add_test(tcase, test_gradient);
     tcase_add_test(tcase, test_runs);
     suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    const int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return suite;
 }

@@ -8,23 +8,9 @@
 #include "../src/cpu/fused/conv_direct.h"
 #include "../src/cpu/fused/pool.h"
 #include "../src/cpu/fused/winograd.h"
-#include "dtrain/random.h"
-
-#include <check.h>
-#include <math.h>
-#include <stdlib.h>
-#include <string.h>
-
-#if defined(__AVX512F__)
-#define CPU_HAS_IT __builtin_cpu_supports("avx512f")
-#elif defined(__AVX2__)
-#define CPU_HAS_IT __builtin_cpu_supports("avx2")
-#else
-#define CPU_HAS_IT 1
-#endif
+#include "fused_test.h"
 
 enum { SHAPES = 300, MULTIPLICATIONS = 1000000 }; /* of a shape at most: the loops are slow */
-static const uint32_t POISON = 0xffc0beef;        /* a NaN that no arithmetic gives */
 
 /* Multiples of 1/16: sums of few products do not round. With the fine step they do. */
 static const double COARSE = 0x1p-4, FINE = 0x1p-22;
@@ -35,11 +21,6 @@ static double rounding(int64_t products)
 {
     return 8e-6 * sqrt((double)products);
 }
-
-struct array {
-    int64_t count;
-    float *values;
-};
 
 /* A block's inputs; for the backward pass, diff. */
 struct problem {
@@ -56,41 +37,10 @@ struct results {
     uint8_t *winners; /* NULL without a pool, and in inference */
 };
 
-static int64_t between(struct dtr_random *random, int64_t first, int64_t last)
-{
-    return first + (int64_t)dtr_random_below(random, (uint32_t)(last - first + 1));
-}
-
-static bool chance(struct dtr_random *random, double p)
-{
-    return dtr_random_uniform(random) < p;
-}
-
 /* In [-1, 1]. */
 static float number(struct dtr_random *random, double step)
 {
     return (float)(rint((2 * dtr_random_uniform(random) - 1) / step) * step);
-}
-
-/* ck_assert() writes to a file every time, which is too slow for every element. */
-static void require(bool holds, const char *what)
-{
-    if (!holds)
-        ck_abort_msg("%s", what);
-}
-
-static bool is_poison(float value)
-{
-    return memcmp(&value, &POISON, sizeof POISON) == 0;
-}
-
-static struct array array_of(int64_t count)
-{
-    struct array array = {count, malloc((size_t)(count > 0 ? count : 1) * sizeof(float))};
-    ck_assert_ptr_nonnull(array.values);
-    for (int64_t i = 0; i < count; i++)
-        memcpy(array.values + i, &POISON, sizeof POISON);
-    return array;
 }
 
 static void require_same_bits(const float *a, const float *b, int64_t count, const char *what)
@@ -747,10 +697,8 @@ START_TEST(test_suits)
 }
 END_TEST
 
-int main(void)
+static Suite *make_suite(void)
 {
-    if (!CPU_HAS_IT)
-        return 77;
     Suite *suite = suite_create("fused_forward");
     TCase *tcase = tcase_create("convolutions");
     tcase_set_timeout(tcase, 120);
@@ -763,9 +711,5 @@ int main(void)
     tcase_add_test(tcase, test_nan_parameters);
     tcase_add_test(tcase, test_suits);
     suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return suite;
 }
