@@ -27,7 +27,7 @@ struct piece {
 static void push_members(
     const struct tree_exchange *exchange, int64_t first, int64_t count, struct dtr_tree_chunk *sums)
 {
-    sums->tree = dtr_tree_begin(exchange->base.open.shards, exchange->members[0].open.bounds[0]);
+    dtr_tree_chunk_begin(sums, exchange->base.open.shards, exchange->members[0].open.bounds[0]);
     for (int i = 0; i < exchange->window.size; i++) {
         const struct member *member = &exchange->members[i];
         for (int64_t k = 0; k < member->open.depth; k++)
@@ -190,7 +190,7 @@ static void add_received(
     for (int64_t first = part.first; first < part.first + part.count; first += DTR_TREE_CHUNK) {
         int64_t left = part.first + part.count - first;
         int64_t count = left < DTR_TREE_CHUNK ? left : DTR_TREE_CHUNK;
-        sums.tree = dtr_tree_begin(swap->mine.shards, begin);
+        dtr_tree_chunk_begin(&sums, swap->mine.shards, begin);
         if (swap->peer_first)
             push_received(transfer, swap, part, first, count, &sums);
         push_own(transfer, first, count, &sums);

@@ -1,9 +1,11 @@
 #include "dtrain/optimizer.h"
 
+#include "wide.h"
+
 #include <stdlib.h>
 #include <string.h>
 
-void dtr_sgd_update(int64_t count, float rate, float mu, float decay,
+WIDE void dtr_sgd_update(int64_t count, float rate, float mu, float decay,
     const float *restrict gradient, float *restrict momentum, float *restrict weights)
 {
     for (int64_t i = 0; i < count; i++) {

@@ -1,5 +1,7 @@
 #include "dtrain/tree.h"
 
+#include "wide.h"
+
 #include <stdbool.h>
 #include <string.h>
 
@@ -62,10 +64,17 @@ int64_t dtr_tree_most_entries(struct dtr_shard_run run)
     return most;
 }
 
-static void add(float *restrict left, const float *restrict right, int64_t count)
+WIDE static void add(float *restrict left, const float *restrict right, int64_t count)
 {
     for (int64_t j = 0; j < count; j++)
         left[j] += right[j];
+}
+
+void dtr_tree_chunk_begin(struct dtr_tree_chunk *chunk, int64_t shards, int64_t first)
+{
+    chunk->tree.shards = shards;
+    chunk->tree.depth = 0;
+    chunk->tree.bounds[0] = first;
 }
 
 void dtr_tree_chunk_push(
@@ -88,7 +97,7 @@ void dtr_tree_sum(struct dtr_shard_run run, const float *partials, int64_t strid
     struct dtr_tree_chunk chunk;
     for (int64_t first = begin; first < end; first += DTR_TREE_CHUNK) {
         int64_t count = end - first < DTR_TREE_CHUNK ? end - first : DTR_TREE_CHUNK;
-        chunk.tree = dtr_tree_begin(run.shards, run.first);
+        dtr_tree_chunk_begin(&chunk, run.shards, run.first);
         for (int64_t i = 0; i < run.count; i++)
             dtr_tree_chunk_push(&chunk, run.first + i + 1, partials + i * stride + first, count);
         for (int64_t k = 0; k < chunk.tree.depth; k++)

@@ -465,7 +465,7 @@ static void check_pushed_sums(struct dtr_shard_run run, int64_t left_count, int6
     struct dtr_tree_chunk *chunk = malloc(sizeof *chunk);
     for (int64_t i = 0; i < DTR_TREE_DEPTH * DTR_TREE_CHUNK; i++)
         chunk->sums[i / DTR_TREE_CHUNK][i % DTR_TREE_CHUNK] = untouched;
-    chunk->tree = dtr_tree_begin(run.shards, run.first);
+    dtr_tree_chunk_begin(chunk, run.shards, run.first);
     push_sums(chunk, (struct dtr_shard_run){run.first, left_count, run.shards}, partials, count);
     push_sums(chunk,
         (struct dtr_shard_run){run.first + left_count, run.count - left_count, run.shards},

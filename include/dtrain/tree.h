@@ -56,6 +56,9 @@ struct dtr_tree_chunk {
     float sums[DTR_TREE_DEPTH][DTR_TREE_CHUNK];
 };
 
+/* An empty run before shard `first`. Touches no more than it must, as there are many chunks. */
+void dtr_tree_chunk_begin(struct dtr_tree_chunk *chunk, int64_t shards, int64_t first);
+
 /* Pushes `count` (at most DTR_TREE_CHUNK) elements of the node up to `end`. */
 void dtr_tree_chunk_push(
     struct dtr_tree_chunk *chunk, int64_t end, const float *values, int64_t count);

@@ -210,16 +210,28 @@ static int64_t tile_of(int64_t vectors, int64_t tile, int64_t rest)
     return vectors >= tile ? tile : vectors >= rest ? rest : 1;
 }
 
-/* All samples, some vectors of a chunk. Rows of a block of units stay in the first-level cache. */
+/* A sample's share of a block's rows, into the cache. */
+static void fetch(const struct dense_shape *shape, struct dense_slices slices, int64_t sample,
+    int64_t block, const float *rows, int64_t length, int64_t vectors)
+{
+    int64_t end = least((block + 1) * DENSE_BLOCK, shape->out);
+    for (int64_t u = block * DENSE_BLOCK + sample; u < end; u += slices.count * slices.n)
+        vec_fetch(vectors * VEC, rows + u * length);
+}
+
+/* All samples, some vectors of a chunk. Rows of a block of units stay in the first-level cache;
+ * they are fetched during the block before, as hardware would not guess which come next. */
 static void backward_tile(const struct dense_shape *shape, struct dense_slices slices,
-    rows_function *first, rows_function *next, const struct dense_lists *lists, const float *rows,
-    int64_t length, float *diff_src, int64_t diff_stride)
+    int64_t vectors, rows_function *first, rows_function *next, const struct dense_lists *lists,
+    const float *rows, int64_t length, float *diff_src, int64_t diff_stride)
 {
     for (int64_t block = 0; block < dense_blocks(shape->out); block++)
         for (int64_t slice = 0; slice < slices.count; slice++)
             for (int64_t i = 0; i < slices.n; i++) {
-                struct span span = sample_span(lists, shape->out, slice * slices.n + i, block);
+                int64_t sample = slice * slices.n + i;
+                struct span span = sample_span(lists, shape->out, sample, block);
                 float *to = diff_src + slice * diff_stride + i * shape->in;
+                fetch(shape, slices, sample, block + 1, rows, length, vectors);
                 (block == 0 ? first : next)(span, rows, length, to);
             }
 }
@@ -240,7 +252,8 @@ void ISA(dense_backward)(const struct dense_shape *shape, struct dense_slices sl
                 first = first_rest;
                 next = next_rest;
             }
-            backward_tile(shape, slices, first, next, lists, rows + k, length, to + k, diff_stride);
+            backward_tile(
+                shape, slices, tile, first, next, lists, rows + k, length, to + k, diff_stride);
         }
     }
 }

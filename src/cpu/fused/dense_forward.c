@@ -177,6 +177,9 @@ INLINE void unit_listed(int count, int64_t length, const float *row, const float
 #endif
 }
 
+/* Units from the one that is computed to the one whose row is fetched into the cache. */
+enum { AHEAD = 3 };
+
 /* The part's units and the block's samples: kernel and packed are the first ones' in a chunk. */
 INLINE void chunk_listed(int64_t length, int64_t units, const float *kernel, const float *packed,
     const struct block *block)
@@ -184,9 +187,11 @@ INLINE void chunk_listed(int64_t length, int64_t units, const float *kernel, con
     const float *samples[DENSE_BLOCK];
     for (int64_t s = 0; s < block->samples; s++)
         samples[s] = packed + s * length;
-    for (int64_t u = 0; u < units; u++)
+    for (int64_t u = 0; u < units; u++) {
+        vec_fetch(length, kernel + least(u + AHEAD, units - 1) * length);
         unit_listed(block->counts[u], length, kernel + u * length, samples,
             block->lists + u * DENSE_BLOCK, block->sums + u * DENSE_BLOCK);
+    }
 }
 
 /* TILE_UNITS units and four samples from row and sample on. Where there are less, up to last_row

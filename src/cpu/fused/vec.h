@@ -51,6 +51,14 @@ INLINE void vec_store(float *to, vec v)
     memcpy(to, &v, sizeof v);
 }
 
+/* Has `count` floats brought into the first-level cache. */
+INLINE void vec_fetch(int64_t count, const float *from)
+{
+    enum { LINE = 16 };
+    for (int64_t i = 0; i < count; i += LINE)
+        __builtin_prefetch(from + i);
+}
+
 INLINE vec vec_zero(void)
 {
     return (vec){0};
