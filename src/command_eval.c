@@ -1,6 +1,7 @@
 /* dtrain eval CHECKPOINT: rank 0 reads the checkpoint, all ranks evaluate their part. */
 #include "commands.h"
 #include "dtrain/checkpoint.h"
+#include "dtrain/clock.h"
 #include "dtrain/evaluate.h"
 #include "dtrain/log.h"
 #include "dtrain/memory.h"
@@ -16,6 +17,7 @@ struct evaluator {
     struct dtr_dataset *dataset;
     struct dtr_samples samples;
     struct dtr_threads *threads;
+    enum dtr_isa isa;
     struct dtr_replica *replica;
     int64_t count;
     int64_t seed; /* of the training: its synthetic digits are those of its test set */
@@ -76,12 +78,17 @@ static enum dtr_status prepare(struct evaluator *evaluator, struct dtr_world *wo
     int threads = dtr_threads_choose(options->threads, world->cores);
     if (dtr_threads_create(threads, &evaluator->threads, error) != DTR_OK)
         return error->status;
-    enum dtr_isa isa;
-    if (dtr_isa_choose(options->isa, &isa, error) != DTR_OK)
-        return error->status;
+    return dtr_isa_choose(options->isa, &evaluator->isa, error);
+}
+
+/* With the instruction set that all ranks have, so that the share does not depend on who is here.
+ */
+static enum dtr_status compile(struct evaluator *evaluator, struct dtr_world *world,
+    const struct dtr_options *options, struct dtr_error *error)
+{
     struct dtr_replica_config config = {.model = evaluator->model,
         .threads = evaluator->threads,
-        .isa = isa,
+        .isa = (enum dtr_isa)dtr_world_min_u64(world, evaluator->isa),
         .kernels = (enum dtr_kernel_choice)options->kernels};
     return dtr_cpu_replica_compile(&config, &evaluator->replica, error);
 }
@@ -97,9 +104,17 @@ static enum dtr_status evaluate(
         status = dtr_world_agree(world, &error);
     }
     if (status == DTR_OK) {
+        compile(&evaluator, world, options, &error);
+        status = dtr_world_agree(world, &error);
+    }
+    if (status == DTR_OK) {
         evaluator.replica->ops->set(evaluator.replica, evaluator.weights);
+        double start_s = dtr_clock_s();
         double share = dtr_evaluate(world, evaluator.replica, &evaluator.samples, evaluator.count);
+        double seconds = dtr_clock_s() - start_s;
         dtr_report_result(evaluator.model, evaluator.weights, share);
+        dtr_print("Evaluated %lld images in %.2f s: %.0f images/s\n", (long long)evaluator.count,
+            seconds, (double)evaluator.count / seconds);
     }
     if (evaluator.replica != NULL)
         evaluator.replica->ops->destroy(evaluator.replica);
