@@ -377,7 +377,8 @@ static void run_update(struct bench *bench)
     memcpy(bench->kernel, fixture->kernel, (size_t)fixture->kernel_count * sizeof(float));
     if (kernel->order != NULL)
         kernel->order(&bench->plan, fixture->kernel, bench->kernel);
-    run_pieces(bench, DTR_TOGETHER, update_piece);
+    struct pass all = {bench, update_piece, .together = true, .parts = bench->plan.threads};
+    dtr_threads_run(bench->threads, all.parts, run_piece, &all);
 }
 
 static void run_plan(struct bench *bench, struct fixture_result *result)

@@ -1,12 +1,13 @@
 #!/bin/sh
-# run.sh: builds dtrain twice and runs the tests of both builds.
+# run.sh: builds dtrain three times and runs the tests of the builds.
 #
 #   sh tests/run.sh [SUITE]...     suites: unit, headers, mpi, cli, bits, train; without any, all
 #
-# The builds are build/test (warnings are errors) and build/sanitize (address and undefined
-# behaviour sanitizers). What is missing to build is installed first, as in jobs/quickstart.sh.
+# The builds are build/test (warnings are errors), build/sanitize (address and undefined behaviour
+# sanitizers) and build/threads (thread sanitizer; the unit tests that have threads). What is missing
+# to build is installed first, as in jobs/quickstart.sh.
 # Tests that want real MNIST take the folder in $DTRAIN_DATA and are skipped without one. The last
-# line is 'N passed, N failed', summed over both builds; a build that fails counts as a failed
+# line is 'N passed, N failed', summed over the builds; a build that fails counts as a failed
 # test. The exit status is 0 only if nothing failed.
 set -eu
 
@@ -47,7 +48,7 @@ test_build()
     status=0
     # Sanitizers on a busy machine are slow; the time limits are there to end hangs.
     # shellcheck disable=SC2086 # a list
-    CK_TIMEOUT_MULTIPLIER=5 meson test -C "$root/build/$build_name" --print-errorlogs \
+    CK_TIMEOUT_MULTIPLIER=5 meson test -C "$root/build/$build_name" --no-rebuild --print-errorlogs \
         --timeout-multiplier 5 $suites </dev/null || status=$?
     if [ ! -s "$log" ]; then
         say "no test of build/$build_name was run${suites:+ (is that the name of a suite?)}"
@@ -66,15 +67,16 @@ test_build()
     skipped=$((skipped + build_skipped))
 }
 
-# make_and_test NAME MESON_OPTIONS SUITE...
+# make_and_test NAME TARGET MESON_OPTIONS SUITE...
 make_and_test()
 {
     build_name=$1
-    options=$2
-    shift 2
+    target=$2
+    options=$3
+    shift 3
     say "building build/$build_name"
     # shellcheck disable=SC2086 # a list
-    if build "$build_name" all $options; then
+    if build "$build_name" "$target" $options; then
         test_build "$build_name" "$@"
     else
         tail -n 60 "$root/build/$build_name.log" >&2
@@ -92,8 +94,13 @@ mpi_environment
 # What the sanitizer of undefined behaviour finds ends a test, as with the other one.
 export UBSAN_OPTIONS="${UBSAN_OPTIONS:-halt_on_error=1:print_stacktrace=1}"
 
-make_and_test test '--buildtype=debugoptimized -Dwerror=true' "$@"
-make_and_test sanitize '--buildtype=debugoptimized -Db_sanitize=address,undefined' "$@"
+make_and_test test all '--buildtype=debugoptimized -Dwerror=true' "$@"
+make_and_test sanitize all '--buildtype=debugoptimized -Db_sanitize=address,undefined' "$@"
+case " ${*:-unit} " in
+*' unit '*)
+    make_and_test threads threaded_tests '--buildtype=debugoptimized -Db_sanitize=thread' threads
+    ;;
+esac
 
 summary="$passed passed, $failed failed"
 [ "$skipped" -eq 0 ] || summary="$summary, $skipped skipped"

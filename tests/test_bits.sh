@@ -54,6 +54,19 @@ same() # RANKS OPTION...: as $expected
     check "'$hash' is $expected" [ "$hash" = "$expected" ]
 }
 
+# wrap COMMAND: from now on rank 1 runs this instead of the program, with the same options
+program=$dtrain
+wrap()
+{
+    cat >"$work/wrapped" <<EOT
+#!/bin/sh
+[ "\${OMPI_COMM_WORLD_RANK:-\${PMI_RANK:-0}}" = 1 ] || exec "$program" "\$@"
+$1
+EOT
+    chmod +x "$work/wrapped"
+    dtrain=$work/wrapped
+}
+
 # matrix OPTION...: all of them like one rank with one thread; buckets of the sizes in $buckets
 # shellcheck disable=SC2086 # $common is a list
 matrix()
@@ -102,16 +115,7 @@ buckets='1000 20000 400000'
     common="--model fused-net --data $data"
     hash 1 --isa baseline $common
     expected=$hash
-    cat >"$work/mixed" <<EOT
-#!/bin/sh
-if [ "\${OMPI_COMM_WORLD_RANK:-\${PMI_RANK:-0}}" = 1 ]; then
-    exec "$dtrain" "\$@" --isa baseline
-fi
-exec "$dtrain" "\$@"
-EOT
-    chmod +x "$work/mixed"
-    program=$dtrain
-    dtrain=$work/mixed
+    wrap 'exec "'"$program"'" "$@" --isa baseline'
     same 3 --threads 1
     dtrain=$program
     if grep -q 'avx2' /proc/cpuinfo; then
@@ -119,6 +123,17 @@ EOT
         hash 1 --threads 1 $common
         check 'other instructions round in another way' [ "$hash" != "$expected" ]
     fi
+
+    # Where one rank has no memory to share, all send messages.
+    common="--model net --data $data"
+    hash 1 --threads 1 $common
+    expected=$hash
+    wrap 'trap "" XFSZ; ulimit -f 1; exec "'"$program"'" "$@"'
+    export OMPI_MCA_btl=self,tcp # MPI's own shared memory is limited too
+    same 3 --threads 1
+    unset OMPI_MCA_btl
+    check 'says so' grep -q 'no memory to share.*messages between 3 groups' "$out"
+    dtrain=$program
 
     # Shards of different sizes, a last batch that is not full; more ranks than 8.
     common="--model net --data synthetic:1103 --shards 12 --batch-size 60"

@@ -10,7 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(__SANITIZE_THREAD__)
+enum { SHAPES = 1 };
+#elif defined(__SANITIZE_ADDRESS__)
 enum { SHAPES = 8 };
 #else
 enum { SHAPES = 40 };

@@ -10,6 +10,7 @@
 #   --steps N       steps of a run; as many as take dtrain 3 s
 #   --repeats N     runs of each row; 9
 #   --cores N       at most as many as there are; 2
+#   --isa avx2      all programs keep to AVX2; the widest vectors that each can use
 #   --peers LIST    torch torch-compiled torch-ddp keras; there is also torch-ddp-compiled
 #
 # Interpreters: $DTRAIN_TORCH_PYTHON and $DTRAIN_KERAS_PYTHON, which must have PyTorch, and Keras 3
@@ -28,7 +29,7 @@ root=$(CDPATH='' cd -- "$(dirname -- "$0")/../.." && pwd)
 # shellcheck source=jobs/lib/packages.sh
 . "$root/jobs/lib/packages.sh"
 
-batch=64 model=mnist-cnn data='' steps='' repeats=9 used=2
+batch=64 model=mnist-cnn data='' steps='' repeats=9 used=2 isa=auto
 peers='torch torch-compiled torch-ddp keras'
 while [ $# -gt 0 ]; do
     case $1 in
@@ -58,6 +59,7 @@ while [ $# -gt 0 ]; do
     --steps) steps=$value ;;
     --repeats) repeats=$value ;;
     --cores) used=$value ;;
+    --isa) isa=$value ;;
     --peers) peers=$value ;;
     *) die 2 "unknown option $option; see --help" ;;
     esac
@@ -68,6 +70,13 @@ for peer in $peers; do
     *) die 2 "unknown peer '$peer'; see --help" ;;
     esac
 done
+case $isa in
+auto) ;;
+# PyTorch, oneDNN (its name until 2020, too), MKL
+avx2) export ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 DNNL_MAX_CPU_ISA=AVX2 \
+    MKL_ENABLE_INSTRUCTIONS=AVX2 ;;
+*) die 2 "--isa is '$isa', must be avx2" ;;
+esac
 [ "$used" -le "$(cores)" ] || used=$(cores)
 [ $((batch % 8 + batch % used)) -eq 0 ] ||
     die 2 "--batch must be a multiple of 8, dtrain's shards, and of the $used cores"
@@ -224,7 +233,7 @@ dtrain_ms()
 run_dtrain() # CORES RANKS THREADS
 {
     taskset -c "$(first_cores "$1")" mpirun --bind-to none -n "$2" "$dtrain" --threads "$3" \
-        --model "$model" --data "$data" --batch-size "$batch" --steps "$run_steps" \
+        --model "$model" --data "$data" --batch-size "$batch" --steps "$run_steps" --isa "$isa" \
         --eval-every 1000000000 --validation-size 0 --checkpoint-dir none
 }
 
@@ -334,7 +343,8 @@ commit=$(git -C "$root" describe --always --dirty 2>/dev/null || true)
 echo "$("$dtrain" --version)${commit:+ ($commit)};" "$(mpirun --version | head -n 1);" \
     "$({ version_of "$torch_python" torch; version_of "$keras_python" tensorflow
         version_of "$keras_python" keras; } | paste -sd, | sed 's/,/, /g')."
-echo "Model ${model##*/}, data $data_name, batch $batch; repeats: $repeats, steps of a run: $steps."
+echo "Model ${model##*/}, data $data_name, batch $batch, vectors: $isa;" \
+    "repeats: $repeats, steps of a run: $steps."
 echo
 awk -v rows="$rows" -v repeats="$repeats" '
     function median(values, count,  i, j, t) {
