@@ -40,7 +40,7 @@ static void store(struct transfer *transfer, int64_t stride, int64_t first, int6
     const struct dtr_tree_chunk *sums)
 {
     for (int64_t k = 0; k < sums->tree.depth; k++)
-        memcpy(transfer->sums + k * stride + first - transfer->column.first, sums->sums[k],
+        memcpy(transfer->sums + k * stride + first - transfer->column.first, sums->nodes[k],
             (size_t)count * sizeof(float));
 }
 
@@ -73,7 +73,7 @@ static void sum_piece(void *context, int64_t number, int thread)
         int64_t count = end - first < DTR_TREE_CHUNK ? end - first : DTR_TREE_CHUNK;
         push_members(exchange, first, count, &sums);
         if (exchange->schedule.groups == 1)
-            apply(exchange, transfer->bucket, first, count, sums.sums[0]);
+            apply(exchange, transfer->bucket, first, count, sums.nodes[0]);
         else
             store(transfer, exchange->sum_stride, first, count, &sums);
     }
@@ -180,6 +180,16 @@ static void push_received(const struct transfer *transfer, const struct swap *sw
             transfer->received + k * part.count + first - part.first, count);
 }
 
+/* Nodes that are the transfer's sums still would be overwritten by others. */
+static void take_out(struct dtr_tree_chunk *sums, int64_t count)
+{
+    for (int64_t k = 0; k < sums->tree.depth; k++) {
+        if (sums->nodes[k] != sums->sums[k])
+            memcpy(sums->sums[k], sums->nodes[k], (size_t)count * sizeof(float));
+        sums->nodes[k] = sums->sums[k];
+    }
+}
+
 /* What was received and this side's part of it become the sums at hand. */
 static void add_received(
     struct tree_exchange *exchange, struct transfer *transfer, const struct swap *swap)
@@ -196,6 +206,7 @@ static void add_received(
         push_own(transfer, first, count, &sums);
         if (!swap->peer_first)
             push_received(transfer, swap, part, first, count, &sums);
+        take_out(&sums, count);
         store(transfer, exchange->sum_stride, first, count, &sums);
     }
     struct dtr_tree both = swap->peer_first ? swap->theirs : swap->mine;

@@ -64,10 +64,11 @@ int64_t dtr_tree_most_entries(struct dtr_shard_run run)
     return most;
 }
 
-WIDE static void add(float *restrict left, const float *restrict right, int64_t count)
+/* sum may be one of the others. */
+WIDE static void add(float *sum, const float *left, const float *right, int64_t count)
 {
     for (int64_t j = 0; j < count; j++)
-        left[j] += right[j];
+        sum[j] = left[j] + right[j];
 }
 
 void dtr_tree_chunk_begin(struct dtr_tree_chunk *chunk, int64_t shards, int64_t first)
@@ -81,14 +82,11 @@ void dtr_tree_chunk_push(
     struct dtr_tree_chunk *chunk, int64_t end, const float *values, int64_t count)
 {
     int64_t top = chunk->tree.depth;
-    int merges = dtr_tree_push(&chunk->tree, end);
-    if (merges == 0) {
-        memcpy(chunk->sums[top], values, (size_t)count * sizeof *values);
-        return;
+    chunk->nodes[top] = values;
+    for (int merges = dtr_tree_push(&chunk->tree, end); merges > 0; merges--, top--) {
+        add(chunk->sums[top - 1], chunk->nodes[top - 1], chunk->nodes[top], count);
+        chunk->nodes[top - 1] = chunk->sums[top - 1];
     }
-    add(chunk->sums[--top], values, count);
-    for (; merges > 1; merges--, top--)
-        add(chunk->sums[top - 1], chunk->sums[top], count);
 }
 
 void dtr_tree_sum(struct dtr_shard_run run, const float *partials, int64_t stride, int64_t begin,
@@ -101,8 +99,8 @@ void dtr_tree_sum(struct dtr_shard_run run, const float *partials, int64_t strid
         for (int64_t i = 0; i < run.count; i++)
             dtr_tree_chunk_push(&chunk, run.first + i + 1, partials + i * stride + first, count);
         for (int64_t k = 0; k < chunk.tree.depth; k++)
-            memcpy(
-                sums_out + k * sum_stride + first, chunk.sums[k], (size_t)count * sizeof *sums_out);
+            memcpy(sums_out + k * sum_stride + first, chunk.nodes[k],
+                (size_t)count * sizeof *sums_out);
     }
 }
 

@@ -441,17 +441,18 @@ START_TEST(test_sum_in_two_ranges)
 }
 END_TEST
 
-static void push_sums(
+/* Returns what was pushed, which the chunk goes on using. */
+static float *push_sums(
     struct dtr_tree_chunk *chunk, struct dtr_shard_run run, const float *partials, int64_t count)
 {
     if (run.count == 0)
-        return;
+        return NULL;
     struct dtr_tree tree = dtr_tree_of(run);
     float *sums = floats_of(tree.depth * count, -7);
     dtr_tree_sum(run, partials, count, 0, count, sums, count);
     for (int64_t k = 0; k < tree.depth; k++)
         dtr_tree_chunk_push(chunk, tree.bounds[k + 1], sums + k * count, count);
-    free(sums);
+    return sums;
 }
 
 /* Two ranks' partial sums, pushed by a third, are the sums of their shards together. */
@@ -466,13 +467,14 @@ static void check_pushed_sums(struct dtr_shard_run run, int64_t left_count, int6
     for (int64_t i = 0; i < DTR_TREE_DEPTH * DTR_TREE_CHUNK; i++)
         chunk->sums[i / DTR_TREE_CHUNK][i % DTR_TREE_CHUNK] = untouched;
     dtr_tree_chunk_begin(chunk, run.shards, run.first);
-    push_sums(chunk, (struct dtr_shard_run){run.first, left_count, run.shards}, partials, count);
-    push_sums(chunk,
+    float *left = push_sums(
+        chunk, (struct dtr_shard_run){run.first, left_count, run.shards}, partials, count);
+    float *right = push_sums(chunk,
         (struct dtr_shard_run){run.first + left_count, run.count - left_count, run.shards},
         partials + left_count * count, count);
     ck_assert_int_eq(chunk->tree.depth, nodes.count);
     for (int64_t k = 0; k < nodes.count; k++) {
-        if (memcmp(chunk->sums[k], expected + k * count, (size_t)count * sizeof *expected) != 0)
+        if (memcmp(chunk->nodes[k], expected + k * count, (size_t)count * sizeof *expected) != 0)
             ck_abort_msg("shards %lld to %lld of %lld, cut behind %lld: node %lld",
                 (long long)run.first, (long long)(run.first + run.count - 1), (long long)run.shards,
                 (long long)left_count, (long long)k);
@@ -483,6 +485,8 @@ static void check_pushed_sums(struct dtr_shard_run run, int64_t left_count, int6
             ck_abort_msg(
                 "element %lld of %lld written", (long long)i % DTR_TREE_CHUNK, (long long)count);
     }
+    free(left);
+    free(right);
     free(chunk);
     free(expected);
     free(partials);

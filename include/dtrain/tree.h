@@ -53,13 +53,15 @@ int64_t dtr_tree_most_entries(struct dtr_shard_run run);
 enum { DTR_TREE_CHUNK = 512 };
 struct dtr_tree_chunk {
     struct dtr_tree tree;
+    const float *nodes[DTR_TREE_DEPTH]; /* as pushed, or one of the sums */
     float sums[DTR_TREE_DEPTH][DTR_TREE_CHUNK];
 };
 
 /* An empty run before shard `first`. Touches no more than it must, as there are many chunks. */
 void dtr_tree_chunk_begin(struct dtr_tree_chunk *chunk, int64_t shards, int64_t first);
 
-/* Pushes `count` (at most DTR_TREE_CHUNK) elements of the node up to `end`. */
+/* Pushes `count` (at most DTR_TREE_CHUNK) elements of the node up to `end`. The values are not
+ * copied: they stay where they are as long as the chunk is used. */
 void dtr_tree_chunk_push(
     struct dtr_tree_chunk *chunk, int64_t end, const float *values, int64_t count);
 
