@@ -7,19 +7,20 @@
 
 #include "dtrain/random.h"
 
-#include <check.h>
 #include <math.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
 #if defined(__AVX512F__)
-#define CPU_HAS_IT __builtin_cpu_supports("avx512f")
+#define CAN_RUN __builtin_cpu_supports("avx512f")
 #elif defined(__AVX2__)
-#define CPU_HAS_IT __builtin_cpu_supports("avx2")
+#define CAN_RUN __builtin_cpu_supports("avx2")
 #else
-#define CPU_HAS_IT 1
+#define CAN_RUN 1
 #endif
+
+#include "unit_main.h"
 
 /* What outputs begin as: a NaN that no arithmetic gives. */
 static const uint32_t POISON = 0xffc0beef;
@@ -70,19 +71,6 @@ static inline void require(bool holds, const char *what)
 {
     if (!holds)
         ck_abort_msg("%s", what);
-}
-
-static Suite *make_suite(void);
-
-int main(void)
-{
-    if (!CPU_HAS_IT)
-        return 77;
-    SRunner *runner = srunner_create(make_suite());
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
 }
 
 #endif
