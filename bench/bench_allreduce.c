@@ -52,7 +52,7 @@ static float expected(const struct bench *bench, int64_t i)
 static void take_sum(void *context, struct dtr_share share, const float *gradient)
 {
     struct dtr_gradsync *const *sync = context;
-    memcpy(dtr_gradsync_weights(*sync) + share.first, gradient,
+    memcpy(dtr_gradsync_exchange(*sync).weights + share.first, gradient,
         (size_t)share.count * sizeof *gradient);
 }
 
@@ -179,7 +179,7 @@ static void fill(struct bench *bench, float *gradients)
 
 static void set_size(struct bench *bench, int64_t bytes)
 {
-    int64_t ranks = bench->world->size, stride;
+    int64_t ranks = bench->world->size;
     bench->count = bytes / (int64_t)sizeof(float);
     bench->padded = (bench->count + ranks - 1) / ranks * ranks;
     bench->mine = allocate(bench->padded);
@@ -189,8 +189,8 @@ static void set_size(struct bench *bench, int64_t bytes)
     make_exchange(bench, 0, &bench->windows);
     make_exchange(bench, 1, &bench->messages);
     fill(bench, bench->mine);
-    fill(bench, dtr_gradsync_gradients(bench->windows, &stride));
-    fill(bench, dtr_gradsync_gradients(bench->messages, &stride));
+    fill(bench, dtr_gradsync_exchange(bench->windows).gradients);
+    fill(bench, dtr_gradsync_exchange(bench->messages).gradients);
     dtr_world_barrier(bench->world);
 }
 
@@ -207,7 +207,7 @@ static void forget_size(struct bench *bench)
 static float *result_of(struct bench *bench, int number)
 {
     if (number < TREES)
-        return dtr_gradsync_weights(number == 0 ? bench->windows : bench->messages);
+        return dtr_gradsync_exchange(number == 0 ? bench->windows : bench->messages).weights;
     return bench->sum;
 }
 

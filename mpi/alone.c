@@ -31,12 +31,6 @@ static bool arrived_alone(struct dtr_gradsync *sync, int64_t bucket)
     return bucket < atomic_load(&sync->announced);
 }
 
-void dtr_gradsync_take(void *context, int64_t first, int64_t count, const float *gradient)
-{
-    struct dtr_gradsync *sync = context;
-    sync->config.apply(sync->config.context, (struct dtr_share){first, count, first}, gradient);
-}
-
 const int64_t exchange_alone_bytes = sizeof(struct dtr_gradsync);
 const struct exchange_ops exchange_alone = {.create = create_alone,
     .free = free_alone,

@@ -21,6 +21,10 @@ struct exchange_ops {
     void (*advance)(struct dtr_gradsync *sync);
     /* Whether a bucket's parameters are those of the end of step sync->step. */
     bool (*arrived)(struct dtr_gradsync *sync, int64_t bucket);
+    /* Where there is sync->factors: tells that this rank's factors of a layer are those of this
+     * step; whether all ranks' are. */
+    void (*publish)(struct dtr_gradsync *sync, int layer);
+    bool (*published)(const struct dtr_gradsync *sync, int layer);
 };
 
 /* Each implementation embeds this as its first member. */
@@ -32,7 +36,9 @@ struct dtr_gradsync {
     struct dtr_tree open;    /* of this rank's run */
     int64_t stride;          /* floats of a slab in memory */
     float *weights, *gradients;
-    struct dtr_share *shares; /* [buckets] */
+    struct dtr_factored *factored; /* [config.factored_count], the caller's list */
+    void *factors;                 /* NULL: they are not shared, all gradients are summed */
+    struct dtr_share *shares;      /* [buckets] */
     int64_t share_count;
     int64_t step;              /* begun so far */
     _Atomic int64_t announced; /* buckets that are final on this rank in this step */

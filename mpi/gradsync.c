@@ -64,8 +64,13 @@ enum dtr_status dtr_gradsync_create(struct dtr_world *world,
     choose_buckets(sync);
     sync->announced = sync->buckets;
     sync->shares = dtr_alloc(sync->buckets, sizeof *sync->shares, "gradient exchange", error);
-    if (sync->shares == NULL)
+    sync->factored = dtr_alloc(
+        config->factored_count, sizeof *sync->factored, "gradient exchange", error);
+    if (sync->shares == NULL || sync->factored == NULL)
         dtr_world_abort(world, "set-up", -1, error);
+    if (config->factored_count > 0)
+        memcpy(sync->factored, config->factored,
+            (size_t)config->factored_count * sizeof *sync->factored);
     if (sync->ops->create(sync, error)) {
         *sync_out = sync;
         return DTR_OK;
@@ -80,33 +85,26 @@ void dtr_gradsync_free(struct dtr_gradsync *sync)
         return;
     sync->ops->free(sync);
     free(sync->shares);
+    free(sync->factored);
     free(sync);
 }
 
-float *dtr_gradsync_weights(struct dtr_gradsync *sync)
+struct dtr_exchange dtr_gradsync_exchange(struct dtr_gradsync *sync)
 {
-    return sync->weights;
-}
-
-float *dtr_gradsync_gradients(struct dtr_gradsync *sync, int64_t *stride_out)
-{
-    *stride_out = sync->stride;
-    return sync->gradients;
-}
-
-bool dtr_gradsync_takes(const struct dtr_gradsync *sync)
-{
-    return sync->ops == &exchange_alone;
-}
-
-int64_t dtr_gradsync_bucket(const struct dtr_gradsync *sync)
-{
-    return sync->bucket;
-}
-
-int64_t dtr_gradsync_share_count(const struct dtr_gradsync *sync)
-{
-    return sync->share_count;
+    return (struct dtr_exchange){.context = sync,
+        .ready = dtr_gradsync_ready,
+        .arrived = dtr_gradsync_arrived,
+        .wait = dtr_gradsync_wait,
+        .weights = sync->weights,
+        .gradients = sync->gradients,
+        .stride = sync->stride,
+        .take = sync->gradients == NULL || sync->factors != NULL ? dtr_gradsync_take : NULL,
+        .factors = sync->factors,
+        .owns = dtr_gradsync_owns,
+        .publish = dtr_gradsync_publish,
+        .gather = dtr_gradsync_gather_factors,
+        .bucket = sync->bucket,
+        .share_count = sync->share_count};
 }
 
 struct dtr_gradsync_stats dtr_gradsync_stats(const struct dtr_gradsync *sync)
@@ -164,6 +162,56 @@ void dtr_gradsync_wait(void *context, int64_t first, int64_t count)
     struct dtr_gradsync *sync = context;
     struct backoff backoff = {0};
     while (!dtr_gradsync_arrived(sync, first, count)) {
+        sync->ops->advance(sync);
+        backoff_wait(&backoff);
+    }
+}
+
+/* The part of a bucket's share that lies in [first, first + count). */
+static struct dtr_share owned(
+    const struct dtr_gradsync *sync, int64_t bucket, int64_t first, int64_t count)
+{
+    struct dtr_share share = sync->shares[bucket];
+    int64_t begin = first > share.first ? first : share.first;
+    int64_t end = share.first + share.count;
+    end = first + count < end ? first + count : end;
+    return (struct dtr_share){
+        begin, end > begin ? end - begin : 0, share.place + begin - share.first};
+}
+
+void dtr_gradsync_take(void *context, int64_t first, int64_t count, const float *gradient)
+{
+    struct dtr_gradsync *sync = context;
+    struct span numbers = touched_buckets(sync, first, count);
+    for (int64_t i = 0; i < numbers.count; i++) {
+        struct dtr_share share = owned(sync, numbers.first + i, first, count);
+        if (share.count > 0)
+            sync->config.apply(sync->config.context, share, gradient + share.first - first);
+    }
+}
+
+bool dtr_gradsync_owns(void *context, int64_t first, int64_t count)
+{
+    const struct dtr_gradsync *sync = context;
+    struct span numbers = touched_buckets(sync, first, count);
+    for (int64_t i = 0; i < numbers.count; i++) {
+        if (owned(sync, numbers.first + i, first, count).count > 0)
+            return true;
+    }
+    return false;
+}
+
+void dtr_gradsync_publish(void *context, int layer)
+{
+    struct dtr_gradsync *sync = context;
+    sync->ops->publish(sync, layer);
+}
+
+void dtr_gradsync_gather_factors(void *context, int layer)
+{
+    struct dtr_gradsync *sync = context;
+    struct backoff backoff = {0};
+    while (!sync->ops->published(sync, layer)) {
         sync->ops->advance(sync);
         backoff_wait(&backoff);
     }

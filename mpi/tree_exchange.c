@@ -53,6 +53,23 @@ static void apply(
         (struct dtr_share){first, count, share.place + first - share.first}, sum);
 }
 
+/* From `first` on, up to `end`: how many elements are either all summed here, or all made from
+ * factors by the rank whose column they are in. */
+static int64_t alike(
+    const struct dtr_gradsync *sync, int64_t first, int64_t end, bool *factored_out)
+{
+    *factored_out = false;
+    for (int i = 0; i < sync->config.factored_count && sync->factors != NULL; i++) {
+        const struct dtr_factored *layer = &sync->factored[i];
+        if (first >= layer->first + layer->count)
+            continue;
+        *factored_out = first >= layer->first;
+        int64_t next = layer->first + (*factored_out ? layer->count : 0);
+        return (next < end ? next : end) - first;
+    }
+    return end - first;
+}
+
 /* The group's sums of a piece of the column. Where the group is everybody they are complete, and
  * used up while they are in the cache. */
 static void sum_piece(void *context, int64_t number, int thread)
@@ -69,8 +86,12 @@ static void sum_piece(void *context, int64_t number, int thread)
         apply(exchange, transfer->bucket, first, end - first, exchange->base.gradients + first);
         return;
     }
-    for (; first < end; first += DTR_TREE_CHUNK) {
-        int64_t count = end - first < DTR_TREE_CHUNK ? end - first : DTR_TREE_CHUNK;
+    for (int64_t count; first < end; first += count) {
+        bool factored;
+        count = alike(&exchange->base, first, end, &factored);
+        if (factored)
+            continue;
+        count = count < DTR_TREE_CHUNK ? count : DTR_TREE_CHUNK;
         push_members(exchange, first, count, &sums);
         if (exchange->schedule.groups == 1)
             apply(exchange, transfer->bucket, first, count, sums.nodes[0]);
@@ -90,10 +111,18 @@ static void sum_group(struct tree_exchange *exchange, struct transfer *transfer)
         sum_piece(&piece, i, 0);
 }
 
-static bool group_ready(const struct tree_exchange *exchange, int64_t bucket)
+/* Whether the transfer's gradients are there: of a column that is made from factors they have been
+ * used up. */
+static bool group_ready(const struct tree_exchange *exchange, const struct transfer *transfer)
 {
+    struct span column = transfer->column;
+    bool factored;
+    if (column.count ==
+            alike(&exchange->base, column.first, column.first + column.count, &factored) &&
+        factored)
+        return true;
     for (int i = 0; i < exchange->window.size; i++) {
-        if (atomic_load(&exchange->members[i].ready[bucket]) < exchange->base.step)
+        if (atomic_load(&exchange->members[i].ready[transfer->bucket]) < exchange->base.step)
             return false;
     }
     return true;
@@ -222,7 +251,7 @@ static bool begin_sums(struct tree_exchange *exchange, struct transfer *transfer
 {
     struct dtr_gradsync *sync = &exchange->base;
     bool alone = exchange->window.size == 1 && exchange->schedule.groups > 1;
-    if (!group_ready(exchange, transfer->bucket))
+    if (!group_ready(exchange, transfer))
         return false;
     if (!alone)
         sum_group(exchange, transfer);
@@ -384,8 +413,26 @@ static bool arrived_tree(struct dtr_gradsync *sync, int64_t bucket)
     return true;
 }
 
+static void publish_tree(struct dtr_gradsync *sync, int layer)
+{
+    const struct tree_exchange *exchange = of(sync);
+    atomic_store(&exchange->members[exchange->window.index].published[layer], sync->step);
+}
+
+static bool published_tree(const struct dtr_gradsync *sync, int layer)
+{
+    const struct tree_exchange *exchange = (const struct tree_exchange *)sync;
+    for (int i = 0; i < exchange->window.size; i++) {
+        if (atomic_load(&exchange->members[i].published[layer]) < sync->step)
+            return false;
+    }
+    return true;
+}
+
 const struct exchange_ops exchange_tree = {.create = tree_create,
     .free = tree_free,
     .begin = begin_tree,
     .advance = advance_tree,
-    .arrived = arrived_tree};
+    .arrived = arrived_tree,
+    .publish = publish_tree,
+    .published = published_tree};

@@ -6,6 +6,11 @@
  * that step are final; the parameters of its column are those of that step's end. Whoever waits
  * reads them. A rank that has no column only raises the first.
  *
+ * Where everybody is in one window, ranks share the factors of large layers. These gradients are
+ * not summed here but given to take(), complete, by the rank whose column they are in; a third flag
+ * tells that a rank's factors of a layer are those of a step. Nobody overwrites factors before all
+ * parameters of the layer have arrived.
+ *
  * Where groups are linked by messages, one thread (progress.h) advances the transfers while the
  * others compute, at most LANE_TRANSFERS of a lane at a time. Buckets of a lane go in the same
  * order on all ranks, so that two ranks never wait for each other's later ones. The lowest buckets
@@ -26,6 +31,7 @@ enum { LANES = 2, LANE_TRANSFERS = 4 };
 /* What a rank of the group lets the others see. */
 struct member {
     _Atomic int64_t *ready, *done; /* [buckets] */
+    _Atomic int64_t *published;    /* [layers with factors] */
     const float *gradients;
     struct dtr_tree open;
 };

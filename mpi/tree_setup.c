@@ -8,10 +8,24 @@
 
 const int64_t exchange_tree_bytes = sizeof(struct tree_exchange);
 
-/* A segment is [ready][done][gradients], that of the group's first rank has [weights] behind. */
+/* A segment is [ready][done][published][gradients], that of the group's first rank has [weights]
+ * and, where all ranks are in one group, [factors] behind. */
 static int64_t flags_bytes(const struct dtr_gradsync *sync)
 {
-    return 2 * dtr_align_floats(sync->buckets) * (int64_t)sizeof(int64_t);
+    return (2 * dtr_align_floats(sync->buckets) + dtr_align_floats(sync->config.factored_count)) *
+           (int64_t)sizeof(int64_t);
+}
+
+/* Of all layers, 0 where they cannot be shared. */
+static int64_t factor_bytes(const struct dtr_gradsync *sync)
+{
+    const struct dtr_world *world = sync->world;
+    int64_t most = sync->config.window_ranks, bytes = 0;
+    if (world->size == 1 || world->nodes > 1 || (most > 0 && most < world->size))
+        return 0;
+    for (int i = 0; i < sync->config.factored_count; i++)
+        bytes += sync->factored[i].bytes;
+    return bytes;
 }
 
 static float *gradients_in(const struct dtr_gradsync *sync, void *segment)
@@ -27,6 +41,7 @@ static void place_members(struct tree_exchange *exchange)
         struct member *member = &exchange->members[i];
         member->ready = window->segments[i].memory;
         member->done = member->ready + dtr_align_floats(sync->buckets);
+        member->published = member->done + dtr_align_floats(sync->buckets);
         member->gradients = gradients_in(sync, window->segments[i].memory);
         member->open = dtr_tree_of(dtr_shard_run_of(
             sync->open.shards, exchange->schedule.first_place + i, sync->world->size));
@@ -34,6 +49,8 @@ static void place_members(struct tree_exchange *exchange)
     sync->gradients = gradients_in(sync, window->segments[window->index].memory);
     sync->weights = gradients_in(sync, window->segments[0].memory) +
                     exchange->members[0].open.depth * sync->stride;
+    if (exchange->schedule.groups == 1 && factor_bytes(sync) > 0)
+        sync->factors = sync->weights + sync->stride;
 }
 
 /* Which ranks form groups, from a flag per rank; `starts` has room for all. */
@@ -171,11 +188,12 @@ bool tree_create(struct dtr_gradsync *sync, struct dtr_error *error)
     struct tree_exchange *exchange = (struct tree_exchange *)sync;
     int64_t slab = sync->stride * (int64_t)sizeof(float);
     int64_t bytes = flags_bytes(sync) + sync->open.depth * slab;
+    int64_t first_bytes = slab + factor_bytes(sync);
     if (!window_create(
-            sync->world, sync->config.window_ranks, bytes, slab, &exchange->window, error) ||
+            sync->world, sync->config.window_ranks, bytes, first_bytes, &exchange->window, error) ||
         !group(exchange, error))
         return false;
-    sync->stats.memory_bytes += bytes + (exchange->window.index == 0 ? slab : 0);
+    sync->stats.memory_bytes += bytes + (exchange->window.index == 0 ? first_bytes : 0);
     sync->stats.windows_failed = exchange->window.failed;
     find_shares(exchange);
     divide_lanes(exchange);

@@ -179,9 +179,29 @@ static void apply(void *context, struct dtr_share share, const float *gradient)
         trainer->replica, share.first, share.count, share.place, gradient, trainer->rate);
 }
 
+static struct dtr_replica_config replica_config(const struct dtr_trainer *trainer)
+{
+    const struct dtr_options *options = &trainer->options;
+    return (struct dtr_replica_config){.model = trainer->model,
+        .threads = trainer->threads,
+        .run = shard_run(trainer),
+        .slice = options->batch_size / options->shards,
+        .seed = (uint64_t)options->seed,
+        .kernels = (enum dtr_kernel_choice)options->kernels,
+        .isa = trainer->isa,
+        .momentum = (float)options->momentum,
+        .weight_decay = (float)options->weight_decay,
+        .decay_all_kernels = options->weight_decay_on != 0};
+}
+
 static enum dtr_status join_exchange(struct dtr_trainer *trainer, struct dtr_error *error)
 {
     const struct dtr_options *options = &trainer->options;
+    struct dtr_replica_config replica = replica_config(trainer);
+    struct dtr_factored *factored = dtr_alloc(
+        trainer->model->layer_count, sizeof *factored, "gradient exchange", error);
+    if (factored == NULL) /* the other ranks are on their way into collective calls */
+        dtr_world_abort(trainer->world, "set-up", -1, error);
     struct dtr_gradsync_config config = {.count = trainer->model->slab_count,
         .run = shard_run(trainer),
         .reduce = (enum dtr_reduce)options->reduce,
@@ -191,32 +211,18 @@ static enum dtr_status join_exchange(struct dtr_trainer *trainer, struct dtr_err
         .threads = trainer->threads,
         .apply = apply,
         .context = trainer,
-        .take = true};
-    return dtr_gradsync_create(trainer->world, &config, &trainer->sync, error);
+        .take = true,
+        .factored = factored,
+        .factored_count = dtr_cpu_replica_factors(&replica, factored)};
+    dtr_gradsync_create(trainer->world, &config, &trainer->sync, error);
+    free(factored);
+    return error->status;
 }
 
 static enum dtr_status compile(struct dtr_trainer *trainer, struct dtr_error *error)
 {
-    const struct dtr_options *options = &trainer->options;
-    struct dtr_replica_config config = {.model = trainer->model,
-        .threads = trainer->threads,
-        .run = shard_run(trainer),
-        .slice = options->batch_size / options->shards,
-        .seed = (uint64_t)options->seed,
-        .kernels = (enum dtr_kernel_choice)options->kernels,
-        .isa = trainer->isa,
-        .momentum = (float)options->momentum,
-        .weight_decay = (float)options->weight_decay,
-        .decay_all_kernels = options->weight_decay_on != 0,
-        .exchange = {.context = trainer->sync,
-            .ready = dtr_gradsync_ready,
-            .arrived = dtr_gradsync_arrived,
-            .wait = dtr_gradsync_wait,
-            .take = dtr_gradsync_takes(trainer->sync) ? dtr_gradsync_take : NULL,
-            .bucket = dtr_gradsync_bucket(trainer->sync),
-            .weights = dtr_gradsync_weights(trainer->sync),
-            .share_count = dtr_gradsync_share_count(trainer->sync)}};
-    config.exchange.gradients = dtr_gradsync_gradients(trainer->sync, &config.exchange.stride);
+    struct dtr_replica_config config = replica_config(trainer);
+    config.exchange = dtr_gradsync_exchange(trainer->sync);
     return dtr_cpu_replica_compile(&config, &trainer->replica, error);
 }
 

@@ -61,7 +61,7 @@ static enum dtr_status check_replicas(struct dtr_trainer *trainer, int64_t step)
 {
     struct dtr_error error = DTR_ERROR_NONE;
     char what[64];
-    uint64_t hash = dtr_model_hash(trainer->model, dtr_gradsync_weights(trainer->sync));
+    uint64_t hash = dtr_model_hash(trainer->model, dtr_gradsync_exchange(trainer->sync).weights);
     snprintf(what, sizeof what, "parameters after step %lld", (long long)step);
     dtr_world_compare(trainer->world, hash, what, &error);
     return dtr_world_agree(trainer->world, &error);

@@ -26,7 +26,8 @@ dropout 0.5
 dense 10
 EOT
 
-# Layers that the fused kernels take, with a pool and without.
+# Layers that the fused kernels take, with a pool and without, and one large enough for ranks to
+# share its factors.
 cat >"$work/fused-net" <<'EOT'
 input 28 28 1
 conv 16 5x5 relu
@@ -34,7 +35,7 @@ maxpool 2
 conv 32 3x3 relu
 conv 16 5x5 relu
 maxpool 2
-dense 48 relu
+dense 96 relu
 dropout 0.5
 dense 10
 EOT

@@ -21,7 +21,7 @@ struct problem {
     uint8_t *keep;            /* [samples][out] */
     float *dst, *diff_dst;    /* [samples][out]; dst is any, not computed */
     void *memory;             /* of the lists */
-    struct dense_lists lists; /* collected and transposed once */
+    struct dense_lists lists; /* collected once */
 };
 
 /* The same bits, or both a NaN: which one is not defined. */
@@ -126,7 +126,7 @@ static void make_slab(struct problem *problem)
 static void collect_all(struct problem *problem)
 {
     const struct dense_shape *shape = &problem->shape;
-    int64_t blocks = dense_blocks(shape->out), slice = problem->slices.n * shape->out;
+    int64_t slice = problem->slices.n * shape->out;
     float *diff_bias = poisoned_floats(shape->out);
     problem->memory = bytes_of(ISA(dense_lists_bytes)(shape, problem->slices));
     problem->lists = ISA(dense_lists_in)(shape, problem->slices, problem->memory);
@@ -134,7 +134,6 @@ static void collect_all(struct problem *problem)
         ISA(dense_collect)
     (shape, problem->slices, i, problem->dst + i * slice, problem->keep + i * slice,
         problem->diff_dst + i * slice, &problem->lists, diff_bias);
-    ISA(dense_transpose)(shape, problem->slices, 0, blocks, &problem->lists);
     free(diff_bias);
 }
 
@@ -420,6 +419,24 @@ static void check_bias(const struct problem *problem, int64_t slice, const float
     }
 }
 
+static void check_unit_list(
+    const struct problem *problem, const struct dense_lists *lists, int64_t slice, int64_t unit)
+{
+    int64_t out = problem->shape.out, n = problem->slices.n;
+    const int32_t *ends = lists->unit_ends + slice * (out + 2) + unit;
+    const struct dense_entry *entries = lists->by_unit + slice * n * out, *at = entries + ends[0];
+    require(unit > 0 || ends[0] == 0, "the first unit's list comes first");
+    for (int64_t s = slice * n; s < (slice + 1) * n; s++) {
+        int64_t i = s * out + unit;
+        if (!takes_part(problem, i))
+            continue;
+        require(
+            at->index == s && same(at->gradient, gradient_of(problem, i)), "the samples in order");
+        at++;
+    }
+    require(at == entries + ends[1], "where a unit's list ends");
+}
+
 /* Slices in any order; `keep` is not looked at where dst tells. */
 static void check_collect(const struct problem *problem, struct dtr_random *random)
 {
@@ -439,6 +456,8 @@ static void check_collect(const struct problem *problem, struct dtr_random *rand
     }
     for (int64_t s = 0; s < problem->samples; s++)
         check_sample_list(problem, &lists, s);
+    for (int64_t i = 0; i < slices.count * shape->out; i++)
+        check_unit_list(problem, &lists, i / shape->out, i % shape->out);
     free(diff_bias);
     free(memory);
 }
@@ -446,44 +465,6 @@ static void check_collect(const struct problem *problem, struct dtr_random *rand
 START_TEST(test_collect)
 {
     for_problems(5, SHAPES, check_collect);
-}
-END_TEST
-
-static void check_unit_list(const struct problem *problem, int64_t unit)
-{
-    const struct dense_lists *lists = &problem->lists;
-    const int32_t *ends = lists->unit_ends + unit * (problem->slices.count + 1);
-    const struct dense_entry *at = lists->by_unit + ends[0];
-    for (int64_t s = 0; s < problem->samples; s++) {
-        int64_t i = s * problem->shape.out + unit;
-        if (takes_part(problem, i)) {
-            require(at->index == s && same(at->gradient, gradient_of(problem, i)),
-                "the samples in order");
-            at++;
-        }
-        if ((s + 1) % problem->slices.n == 0)
-            require(at == lists->by_unit + ends[(s + 1) / problem->slices.n], "where a slice ends");
-    }
-}
-
-/* In several parts. */
-static void check_transpose(const struct problem *problem, struct dtr_random *random)
-{
-    const struct dense_shape *shape = &problem->shape;
-    int64_t blocks = dense_blocks(shape->out), parts = between(random, 1, blocks + 1);
-    memset(problem->lists.by_unit, 0x5a,
-        (size_t)(problem->samples * shape->out) * sizeof(struct dense_entry));
-    for (int64_t i = parts - 1; i >= 0; i--) {
-        int64_t first = blocks * i / parts, end = blocks * (i + 1) / parts;
-        ISA(dense_transpose)(shape, problem->slices, first, end - first, &problem->lists);
-    }
-    for (int64_t u = 0; u < shape->out; u++)
-        check_unit_list(problem, u);
-}
-
-START_TEST(test_transpose)
-{
-    for_problems(6, SHAPES, check_transpose);
 }
 END_TEST
 
@@ -501,11 +482,15 @@ static float expected_diff_src(const struct problem *problem, int64_t s, int64_t
     return sum;
 }
 
-/* In several parts, with room between the slices that nobody may write to. */
+/* Some of the slices in several parts, with room between them that nobody may write to. */
 static void check_backward(const struct problem *problem, struct dtr_random *random)
 {
     const struct dense_shape *shape = &problem->shape;
-    struct dense_slices slices = problem->slices;
+    int64_t begin = between(random, 0, problem->slices.count - 1);
+    struct dense_lists lists = ISA(dense_lists_from)(
+        shape, problem->slices, begin, &problem->lists);
+    struct dense_slices slices = {
+        between(random, 1, problem->slices.count - begin), problem->slices.n};
     int64_t slice = slices.n * shape->in, stride = slice + between(random, 0, 20);
     int64_t total = (slices.count - 1) * stride + slice, chunks = dense_chunks(shape);
     int64_t parts = between(random, 1, chunks + 1);
@@ -513,10 +498,10 @@ static void check_backward(const struct problem *problem, struct dtr_random *ran
     for (int64_t i = parts - 1; i >= 0; i--) {
         int64_t first = chunks * i / parts, end = chunks * (i + 1) / parts;
         ISA(dense_backward)
-        (shape, slices, first, end - first, &problem->lists, problem->slab, diff_src, stride);
+        (shape, slices, first, end - first, &lists, problem->slab, diff_src, stride);
     }
     for (int64_t place = 0; place < total; place++) {
-        int64_t at = place % stride, s = place / stride * slices.n + at / shape->in;
+        int64_t at = place % stride, s = (begin + place / stride) * slices.n + at / shape->in;
         if (at >= slice)
             require(is_poison(diff_src[place]), "between slices nothing is written");
         else
@@ -558,7 +543,7 @@ static void check_piece(const struct problem *problem, const struct dense_run *r
     int64_t stride = count + between(random, 0, 20), total = (run->nodes - 1) * stride + count;
     float *gradient = poisoned_floats(total);
     ISA(dense_gradient)
-    (shape, run, problem->samples, chunk, unit, units, &problem->lists, problem->packed, gradient,
+    (shape, run, problem->slices.n, chunk, unit, units, &problem->lists, problem->packed, gradient,
         stride);
     for (int64_t at = 0; at < stride; at++) {
         float partials[MOST_SHARDS], sums[DTR_TREE_DEPTH];
@@ -624,7 +609,6 @@ static Suite *make_suite(void)
     tcase_add_test(tcase, test_forward);
     tcase_add_test(tcase, test_many_samples);
     tcase_add_test(tcase, test_collect);
-    tcase_add_test(tcase, test_transpose);
     tcase_add_test(tcase, test_backward);
     tcase_add_test(tcase, test_gradient);
     tcase_add_test(tcase, test_runs);

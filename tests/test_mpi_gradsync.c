@@ -13,7 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { STEPS = 3, MOST_NODES = 16, TABLE = 1 << 17 };
+enum { STEPS = 3, MOST_NODES = 16, TABLE = 1 << 17, FACTORED = 2 };
 
 static const float decay = 0.5F, rate = 0.1F;
 
@@ -138,7 +138,9 @@ struct job {
     struct dtr_gradsync *sync;
     float *weights, *gradients, *momenta; /* momenta [share_count] */
     int64_t stride, share_count;
-    double tolerance; /* of weights and momenta */
+    struct dtr_factored factored[FACTORED];
+    int64_t *factors[FACTORED]; /* [ranks] each: the step they are of; NULL: they are not shared */
+    double tolerance;           /* of weights and momenta */
     atomic_int outside;
     struct dtr_random random; /* this rank's own */
 };
@@ -223,6 +225,76 @@ static void forward(struct job *job, int64_t step, int64_t layers)
     }
 }
 
+static int64_t least(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+static int64_t most(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+/* The parameters [first, end) are the old ones, but for those whose factors have been published. */
+static void check_old(const struct job *job, int64_t step, int64_t first, int64_t end)
+{
+    for (int k = 0; k < FACTORED && job->factors[k] != NULL; k++) {
+        const struct dtr_factored *layer = &job->factored[k];
+        if (first < least(end, layer->first))
+            check_weights(job, step, first, least(end, layer->first));
+        first = most(first, layer->first + layer->count);
+    }
+    if (first < end)
+        check_weights(job, step, first, end);
+}
+
+/* Before its backward pass nobody reads factors that this rank overwrites. */
+static void publish(struct job *job, int64_t step)
+{
+    for (int k = 0; k < FACTORED && job->factors[k] != NULL; k++) {
+        dawdle(job);
+        job->factors[k][world->place] = step;
+        dtr_gradsync_publish(job->sync, k);
+    }
+}
+
+/* Gives the sums of [first, end) in pieces, those that this rank does not own only now and then. */
+static void take(struct job *job, int64_t step, int64_t first, int64_t end)
+{
+    int64_t shards = job->serial->run.shards;
+    float sums[40];
+    for (int64_t count; first < end; first += count) {
+        count = least(end - first, 1 + dtr_random_below(&job->random, 40));
+        if (!dtr_gradsync_owns(job->sync, first, count) && dtr_random_below(&job->random, 8) > 0)
+            continue;
+        for (int64_t i = 0; i < count; i++)
+            sums[i] = node_sum(first + i, step, 0, tree_width(shards), shards);
+        dtr_gradsync_take(job->sync, first, count, sums);
+    }
+}
+
+/* Makes what it can of the gradients [first, end) from factors. Their place in the slab is not
+ * looked at. */
+static void use_factors(struct job *job, int64_t step, int64_t first, int64_t end)
+{
+    for (int k = FACTORED - 1; k >= 0 && job->factors[k] != NULL; k--) {
+        int64_t begin = most(first, job->factored[k].first);
+        int64_t stop = least(end, job->factored[k].first + job->factored[k].count);
+        if (begin >= stop)
+            continue;
+        dtr_gradsync_gather_factors(job->sync, k);
+        for (int rank = 0; rank < world->size; rank++)
+            CHECK(job->factors[k][rank] == step, job);
+        take(job, step, begin, stop);
+        dawdle(job);
+        for (int rank = 0; rank < world->size; rank++)
+            CHECK(job->factors[k][rank] == step, job);
+        for (int node = 0; node < job->serial->nodes; node++)
+            memset(job->gradients + node * job->stride + begin, 0xFF,
+                (size_t)(stop - begin) * sizeof(float));
+    }
+}
+
 /* Gradients are no numbers until they are final, and a layer's parameters are the old ones until
  * this rank has said that it no longer reads them. */
 static void backward(struct job *job, int64_t step, int64_t layers)
@@ -230,6 +302,7 @@ static void backward(struct job *job, int64_t step, int64_t layers)
     const struct serial *serial = job->serial;
     for (int k = 0; k < serial->nodes; k++)
         memset(job->gradients + k * job->stride, 0xFF, (size_t)serial->count * sizeof(float));
+    publish(job, step);
     for (int64_t layer = layers - 1; layer >= 0; layer--) {
         int64_t first = layer_begin(job, layer, layers);
         int64_t end = layer_begin(job, layer + 1, layers);
@@ -237,13 +310,25 @@ static void backward(struct job *job, int64_t step, int64_t layers)
         for (int k = 0; k < serial->nodes; k++)
             memcpy(job->gradients + k * job->stride + first, serial->gradients[step][k] + first,
                 (size_t)(end - first) * sizeof(float));
-        check_weights(job, step, first, end);
+        check_old(job, step, first, end);
+        use_factors(job, step, first, end);
         dtr_gradsync_ready(job->sync, first);
         bool arrived = end > first && dtr_gradsync_arrived(job->sync, first, end - first);
         if (arrived)
             check_weights(job, step + 1, first, end);
         CHECK(!arrived || first == 0 || job->config.overlap, job);
     }
+}
+
+/* About a half of everything. */
+static void choose_factored(struct job *job)
+{
+    int64_t count = job->serial->count, ranks = world->size;
+    int64_t bytes = (ranks * (int64_t)sizeof(int64_t) + 63) / 64 * 64;
+    job->factored[0] = (struct dtr_factored){count / 7, count / 3, bytes};
+    job->factored[1] = (struct dtr_factored){count / 2, count / 5, bytes};
+    job->config.factored = job->factored;
+    job->config.factored_count = count < 20 ? 0 : FACTORED;
 }
 
 static void begin_job(struct job *job, int threads)
@@ -259,9 +344,13 @@ static void begin_job(struct job *job, int threads)
     job->random = dtr_random_at(2, DTR_RANDOM_INIT, 0, 0, (uint64_t)world->rank);
     dtr_gradsync_create(world, &job->config, &job->sync, &error);
     ck_assert_msg(error.status == DTR_OK, "%s", error.message);
-    job->weights = dtr_gradsync_weights(job->sync);
-    job->gradients = dtr_gradsync_gradients(job->sync, &job->stride);
-    job->share_count = dtr_gradsync_share_count(job->sync);
+    struct dtr_exchange exchange = dtr_gradsync_exchange(job->sync);
+    job->weights = exchange.weights;
+    job->gradients = exchange.gradients;
+    job->stride = exchange.stride;
+    job->share_count = exchange.share_count;
+    for (int k = 0; k < FACTORED && exchange.factors != NULL; k++)
+        job->factors[k] = (int64_t *)((char *)exchange.factors + k * job->factored[k].bytes);
     job->momenta = claim(job->share_count, sizeof(float));
     memcpy(job->weights, job->serial->weights[0], (size_t)job->serial->count * sizeof(float));
 }
@@ -315,10 +404,16 @@ static void end_job(struct job *job)
 }
 
 static struct dtr_gradsync_stats run_job(
-    const struct serial *serial, struct dtr_gradsync_config config, int threads)
+    const struct serial *serial, struct dtr_gradsync_config config, bool factored, int threads)
 {
     struct job job = {.serial = serial, .config = config};
+    if (factored)
+        choose_factored(&job);
     begin_job(&job, threads);
+    bool shares = config.reduce != DTR_REDUCE_ALLREDUCE &&
+                  (config.window_ranks == 0 || config.window_ranks >= world->size);
+    CHECK((job.factors[0] != NULL) == (shares && job.config.factored_count > 0 && world->size > 1),
+        &job);
     run_steps(&job);
     check_shares(&job);
     CHECK(dtr_world_same(world, hash(job.weights, serial->count * (int64_t)sizeof(float))), &job);
@@ -349,7 +444,7 @@ static void run_some_ways(const struct serial *serial, int job)
         config.reduce = number % 2 == 0 ? DTR_REDUCE_TREE : DTR_REDUCE_AUTO;
         if (serial->count > 50 * config.bucket_bytes)
             continue; /* thousands of tiny messages show nothing that hundreds do not */
-        run_job(serial, config, 1 + (world->rank + number) % 3);
+        run_job(serial, config, number % 3 > 0, 1 + (world->rank + number) % 3);
     }
 }
 
@@ -378,7 +473,7 @@ START_TEST(test_allreduce)
             config.reduce = DTR_REDUCE_ALLREDUCE;
             if (serial.count > 50 * config.bucket_bytes)
                 continue;
-            struct dtr_gradsync_stats stats = run_job(&serial, config, 1 + world->rank % 2);
+            struct dtr_gradsync_stats stats = run_job(&serial, config, true, 1 + world->rank % 2);
             ck_assert_int_eq(stats.messages, 0);
             ck_assert_int_eq(stats.bytes, STEPS * serial.count * (int64_t)sizeof(float));
         }
@@ -397,7 +492,7 @@ static struct dtr_gradsync_stats measure(int64_t shards, int64_t window_ranks)
     struct dtr_gradsync_config config = {.bucket_bytes = BUCKET * (int64_t)sizeof(float),
         .overlap = true,
         .window_ranks = window_ranks};
-    struct dtr_gradsync_stats stats = run_job(&serial, config, 1);
+    struct dtr_gradsync_stats stats = run_job(&serial, config, false, 1);
     serial_free(&serial);
     ck_assert_int_eq(stats.buckets, BUCKETS);
     ck_assert(!stats.windows_failed);

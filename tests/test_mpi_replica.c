@@ -28,23 +28,26 @@ static void apply(void *context, struct dtr_share share, const float *gradient)
 }
 
 static void join_exchange(struct trainee *trainee, const struct problem *problem,
-    struct dtr_shard_run run, int64_t window_ranks)
+    const struct dtr_replica_config *replica, int64_t window_ranks)
 {
     struct dtr_error error = DTR_ERROR_NONE;
+    struct dtr_factored factored[16];
     struct dtr_gradsync_config config = {.count = problem->model->slab_count,
-        .run = run,
+        .run = replica->run,
         .bucket_bytes = window_ranks == 2 ? 4096 : 1024,
         .overlap = window_ranks != 2,
         .window_ranks = window_ranks,
         .threads = trainee->threads,
         .apply = apply,
-        .context = trainee};
+        .context = trainee,
+        .factored = factored,
+        .factored_count = dtr_cpu_replica_factors(replica, factored)};
     dtr_gradsync_create(world, &config, &trainee->sync, &error);
     ck_assert_msg(error.status == DTR_OK, "%s", error.message);
 }
 
 static void compile(struct trainee *trainee, const struct problem *problem,
-    struct dtr_shard_run run, enum dtr_kernel_choice kernels)
+    struct dtr_shard_run run, int64_t window_ranks, enum dtr_kernel_choice kernels)
 {
     struct dtr_error error = DTR_ERROR_NONE;
     struct dtr_replica_config config = {.model = problem->model,
@@ -55,14 +58,9 @@ static void compile(struct trainee *trainee, const struct problem *problem,
         .kernels = kernels,
         .isa = dtr_isa_detect(),
         .momentum = 0.9F,
-        .weight_decay = 5e-4F,
-        .exchange = {.context = trainee->sync,
-            .ready = dtr_gradsync_ready,
-            .arrived = dtr_gradsync_arrived,
-            .wait = dtr_gradsync_wait,
-            .weights = dtr_gradsync_weights(trainee->sync),
-            .share_count = dtr_gradsync_share_count(trainee->sync)}};
-    config.exchange.gradients = dtr_gradsync_gradients(trainee->sync, &config.exchange.stride);
+        .weight_decay = 5e-4F};
+    join_exchange(trainee, problem, &config, window_ranks);
+    config.exchange = dtr_gradsync_exchange(trainee->sync);
     dtr_cpu_replica_compile(&config, &trainee->replica, &error);
     ck_assert_msg(error.status == DTR_OK, "%s", error.message);
     trainee->replica->ops->set(trainee->replica, problem->weights);
@@ -75,8 +73,7 @@ static void begin_training(struct trainee *trainee, const struct problem *proble
     struct dtr_shard_run run = dtr_shard_run_of(SHARDS, world->place, world->size);
     dtr_threads_create(1 + world->rank % 2, &trainee->threads, &error);
     ck_assert_msg(error.status == DTR_OK, "%s", error.message);
-    join_exchange(trainee, problem, run, window_ranks);
-    compile(trainee, problem, run, kernels);
+    compile(trainee, problem, run, window_ranks, kernels);
     trainee->loader = problem_loader(problem, run.first, run.count);
 }
 
@@ -174,6 +171,43 @@ static void train_both(
     dtr_loader_free(loader);
 }
 
+/* Trains a network that has so many layers whose factors ranks share. */
+static void train_sharing(const char *text, int layers)
+{
+    struct problem problem = problem_create(text, 61, SHARDS, 3);
+    struct dtr_replica_config config = {.model = problem.model,
+        .run = {0, SHARDS, SHARDS},
+        .slice = problem.slice,
+        .isa = dtr_isa_detect()};
+    struct dtr_factored factored[16];
+    ck_assert_int_eq(dtr_cpu_replica_factors(&config, factored), layers);
+    for (int64_t window_ranks = 0; window_ranks < 3; window_ranks++)
+        train_both(&problem, window_ranks, DTR_KERNELS_AUTO);
+    problem_free(&problem);
+}
+
+/* Nothing stands between a step's sums of the first one's factors and the next step's loading. */
+START_TEST(test_first_layer_shares_factors)
+{
+    train_sharing("input 32 16 1\n"
+                  "dense 300 relu\n"
+                  "dense 4\n",
+        1);
+}
+END_TEST
+
+START_TEST(test_neighbours_share_factors)
+{
+    train_sharing("input 9 7 3\n"
+                  "conv 16 3x3 relu\n"
+                  "dense 80 relu\n"
+                  "dense 832 relu\n"
+                  "dropout 0.25\n"
+                  "dense 4\n",
+        2);
+}
+END_TEST
+
 START_TEST(test_ranks_train_like_one)
 {
     struct problem problem = problem_create(problem_convnet, 61, SHARDS, 3);
@@ -214,6 +248,8 @@ static Suite *make_suite(void)
     Suite *suite = suite_create("replica on ranks");
     TCase *tcase = add_case(suite, "replica on ranks");
     tcase_add_test(tcase, test_ranks_train_like_one);
+    tcase_add_test(tcase, test_first_layer_shares_factors);
+    tcase_add_test(tcase, test_neighbours_share_factors);
     tcase_add_test(tcase, test_evaluation_is_exact);
     return suite;
 }

@@ -14,6 +14,10 @@
  * --reduce allreduce: one MPI_Iallreduce per bucket, and every rank updates everything; equal bits
  * for the same number of ranks.
  *
+ * Where all ranks share one window, the gradients of large dense layers are not summed: the
+ * replicas share what they are products of, and each makes the part of the sum that it updates
+ * (*factors*, dtrain/kernel.h). The bits are the same.
+ *
  * Buckets are contiguous ranges of the slab, numbered from its end, since backward completes the
  * last layers first. Collective: all ranks make the same calls in the same order; only arrived()
  * and wait() may be called with other ranges and at other times. One thread calls.
@@ -21,6 +25,7 @@
 #ifndef DTRAIN_GRADSYNC_H
 #define DTRAIN_GRADSYNC_H
 
+#include "dtrain/exchange.h"
 #include "dtrain/status.h"
 #include "dtrain/threads.h"
 #include "dtrain/tree.h"
@@ -54,7 +59,11 @@ struct dtr_gradsync_config {
     struct dtr_threads *threads; /* add and update where nobody else computes */
     dtr_apply *apply;
     void *context; /* of apply */
-    bool take;     /* a rank that is alone hands gradients to dtr_gradsync_take() */
+    bool take;     /* a rank that is alone gives gradients to dtr_exchange.take */
+    /* Layers whose gradients ranks can make from shared factors; so they do where all ranks share
+     * one window. May be given up after create. */
+    const struct dtr_factored *factored;
+    int factored_count;
 };
 
 /* One exchange of a world runs a step at a time: their messages look alike. Fails on all ranks
@@ -64,22 +73,10 @@ enum dtr_status dtr_gradsync_create(struct dtr_world *world,
     struct dtr_error *error);
 void dtr_gradsync_free(struct dtr_gradsync *sync);
 
-/* The memory that the exchange works on, its own until it is freed. A slab of parameters [count],
- * which other ranks may share: what is written to it, all write alike. And for each open node of
- * this rank's run (dtr_tree_of) a slab of gradients, *stride_out floats after the one before. */
-float *dtr_gradsync_weights(struct dtr_gradsync *sync);
-float *dtr_gradsync_gradients(struct dtr_gradsync *sync, int64_t *stride_out);
-
-/* Where config.take is set and the job has one rank, there are no gradients to be kept (the slab
- * above is NULL): before it announces them as ready, the rank gives them here, by any thread. */
-bool dtr_gradsync_takes(const struct dtr_gradsync *sync);
-void dtr_gradsync_take(void *sync, int64_t first, int64_t count, const float *gradient);
-
-/* Floats of a bucket. */
-int64_t dtr_gradsync_bucket(const struct dtr_gradsync *sync);
-
-/* How many elements this rank updates. */
-int64_t dtr_gradsync_share_count(const struct dtr_gradsync *sync);
+/* How a replica takes part, with functions that are declared below. Memory is the exchange's own
+ * until it is freed; other ranks may share the parameters: what is written there, all write alike.
+ */
+struct dtr_exchange dtr_gradsync_exchange(struct dtr_gradsync *sync);
 
 /* Begins a step, before its backward pass: waits for all parameters of the last one. */
 void dtr_gradsync_begin(struct dtr_gradsync *sync);
@@ -93,6 +90,12 @@ void dtr_gradsync_ready(void *sync, int64_t first);
  * ended; wait() waits until they are. */
 bool dtr_gradsync_arrived(void *sync, int64_t first, int64_t count);
 void dtr_gradsync_wait(void *sync, int64_t first, int64_t count);
+
+/* Those of dtr_exchange that serve layers whose gradients are not summed by the exchange. */
+void dtr_gradsync_take(void *sync, int64_t first, int64_t count, const float *gradient);
+bool dtr_gradsync_owns(void *sync, int64_t first, int64_t count);
+void dtr_gradsync_publish(void *sync, int layer);
+void dtr_gradsync_gather_factors(void *sync, int layer);
 
 /* Puts what the ranks keep for their shares, `mine` [share_count], together to a slab on rank 0
  * (slab_out is NULL elsewhere; elements that belong to no tensor become anything). Between steps.

@@ -70,15 +70,23 @@ struct dtr_piece {
 };
 
 /* Where a plan's gradients go: into the slab, from a tensor's place on and for each open node k of
- * the run k * stride floats further; or, where `take` is not NULL (there is one open node then), to
- * whoever updates the parameters while the gradient is in the cache. */
+ * plan->sum k * stride floats further; or, where `take` is not NULL (there is one open node then),
+ * to whoever updates the parameters while the gradient is in the cache. */
 struct dtr_gradient_sink {
     float *slab;
     int64_t stride;
     int64_t kernel, bias; /* places of the plan's tensors in the slab */
     dtr_take *take;
+    bool (*owns)(void *context, int64_t first, int64_t count); /* NULL: everything */
     void *context;
 };
+
+/* Whether a gradient of slab elements is of use to the sink: others need not be computed. */
+static inline bool dtr_sink_wants(
+    const struct dtr_gradient_sink *sink, int64_t first, int64_t count)
+{
+    return sink->owns == NULL || sink->owns(sink->context, first, count);
+}
 
 struct dtr_kernel {
     const char *name; /* "reference", "onednn", "fused" */
@@ -89,6 +97,13 @@ struct dtr_kernel {
 
     /* The layout of the source that it wants, for the layer below to produce. NULL: any. */
     struct dtr_layout (*wants)(const struct dtr_layer *layer, const struct dtr_layer *next);
+
+    /* Bytes of the layer's *factors*: what reduce() makes the gradient of so many slices from. With
+     * few samples they are far smaller than a large kernel's gradient, so where ranks share memory
+     * they share factors (Xie et al., "Distributed machine learning via sufficient factor
+     * broadcasting", 2014), and each rank makes its share of the whole gradient instead of all of
+     * its own samples'. Before create. 0, or NULL: that does not pay, or cannot be done. */
+    int64_t (*factor_bytes)(const struct dtr_plan *plan, int64_t slices);
 
     /* Fills what is marked so in dtr_plan; everything else is set. On entry plan->src is what the
      * layer below produces, plan->dst what the layer above wants (block 0: anything); both are
@@ -122,9 +137,10 @@ struct dtr_kernel {
     void (*backward)(struct dtr_plan *plan, struct dtr_piece piece, const float *src,
         const float *dst, float *diff_dst, float *diff_src);
 
-    /* A part of the gradients of kernel and bias, summed over the rank's slices as far as the tree
-     * allows, to `sink` (by the functions below). src and diff_dst are all slices'. NULL for layers
-     * without parameters. */
+    /* A part of the gradients of kernel and bias, summed over the slices of plan->sum as far as the
+     * tree allows, to `sink` (by the functions below). src and diff_dst are all slices' of the
+     * rank. Where factors are shared, all ranks' backward passes of the layer have ended. NULL for
+     * layers without parameters. */
     void (*reduce)(struct dtr_plan *plan, struct dtr_piece piece, const float *src,
         const float *diff_dst, const struct dtr_gradient_sink *sink);
 };
@@ -142,7 +158,9 @@ struct dtr_plan {
     const struct dtr_layer *next; /* the layer fused with it; NULL */
     int64_t n;                    /* samples of a slice */
     struct dtr_shard_run run;     /* training: slice i belongs to shard run.first + i */
-    int64_t lanes;                /* `slice` is below this: run.count, for inference the threads */
+    struct dtr_shard_run sum;     /* training: reduce() sums these, the run or more */
+    void *factors; /* of plan->sum, zeroed memory that ranks share; NULL: the plan has its own */
+    int64_t lanes; /* `slice` is below this: run.count, for inference the threads */
     int threads;
     enum dtr_isa isa;
     bool training; /* inference plans only do forward, and keep nothing for backward */
@@ -182,8 +200,8 @@ static inline void dtr_piece_range(
 void dtr_sink_put(const struct dtr_gradient_sink *sink, int64_t place, int64_t first, int64_t count,
     int64_t nodes, const float *sums, int64_t stride);
 
-/* Sums the lanes' partials [lanes][stride] of a tensor in tree order, the piece's part of `count`
- * elements, and gives them to the sink. */
+/* Sums the partials [plan->sum.count][stride] of a tensor in tree order, the piece's part of
+ * `count` elements, and gives them to the sink. */
 void dtr_reduce_partials(const struct dtr_plan *plan, struct dtr_piece piece, const float *partials,
     int64_t stride, int64_t count, const struct dtr_gradient_sink *sink, int64_t place);
 

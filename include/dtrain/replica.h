@@ -10,6 +10,7 @@
 #define DTRAIN_REPLICA_H
 
 #include "dtrain/cpu.h"
+#include "dtrain/exchange.h"
 #include "dtrain/loader.h"
 #include "dtrain/model.h"
 #include "dtrain/status.h"
@@ -28,30 +29,6 @@ enum dtr_kernel_choice {
     DTR_KERNELS_REFERENCE,
     DTR_KERNELS_ONEDNN,
     DTR_KERNELS_FUSED
-};
-
-/* Takes the gradient of slab elements [first, first + count), which is final. */
-typedef void dtr_take(void *context, int64_t first, int64_t count, const float *gradient);
-
-/* Who sums the gradients over ranks and updates the parameters, as the replica sees it. Called by
- * the thread that runs the step. */
-struct dtr_exchange {
-    void *context;
-    /* Gradients of slab elements at or above `first` are final on this rank, and this step no
-     * longer reads the parameters there. `first` never grows within a step; the last is 0. */
-    void (*ready)(void *context, int64_t first);
-    /* Whether the parameters [first, first + count) are the newest; wait until they are. */
-    bool (*arrived)(void *context, int64_t first, int64_t count);
-    void (*wait)(void *context, int64_t first, int64_t count);
-    /* The slab of parameters; for each open node of the run a slab of gradients, `stride` floats
-     * after the one before. */
-    float *weights, *gradients;
-    int64_t stride;
-    /* Where this rank alone makes the gradient: updates parameters by it at once, by any thread.
-     * Then there are no slabs of gradients. NULL: they are wanted. */
-    dtr_take *take;
-    int64_t bucket;      /* floats: to be told of fewer gradients at a time is of no use */
-    int64_t share_count; /* parameters that this rank updates: momenta that it keeps */
 };
 
 struct dtr_replica_config {
@@ -122,6 +99,12 @@ struct dtr_replica {
 
 /* Samples that the evaluation takes at a time; ranks split a set at multiples of it. */
 enum { DTR_EVALUATION_BLOCK = 64 };
+
+/* The layers that have factors worth sharing, in the slab's order; returns how many. factored_out
+ * has room for model->layer_count of them. The config needs no exchange, and all ranks' give the
+ * same. */
+int dtr_cpu_replica_factors(
+    const struct dtr_replica_config *config, struct dtr_factored *factored_out);
 
 enum dtr_status dtr_cpu_replica_compile(const struct dtr_replica_config *config,
     struct dtr_replica **replica_out, struct dtr_error *error);

@@ -39,30 +39,80 @@ static const struct dtr_kernel *choose_kernel(const struct network_config *confi
     return NULL;
 }
 
+/* The plan that begins with a layer, and how many layers it computes. */
+static struct dtr_plan plan_from(const struct network_config *config, int number, int *covered_out)
+{
+    const struct dtr_model *model = config->model;
+    const struct dtr_layer *layer = &model->layers[number];
+    const struct dtr_layer *next = number + 1 < model->layer_count ? layer + 1 : NULL;
+    const struct dtr_kernel *kernel = choose_kernel(config, layer, next);
+    *covered_out = covers(kernel, layer, next);
+    return (struct dtr_plan){.kernel = kernel,
+        .layer = layer,
+        .next = *covered_out > 1 ? next : NULL,
+        .n = config->n,
+        .run = config->run,
+        .sum = config->run,
+        .isa = config->isa,
+        .training = config->training};
+}
+
+/* A plan's factors of all ranks' slices. */
+static struct dtr_factored factors_of(
+    const struct network_config *config, const struct dtr_plan *plan)
+{
+    if (!config->training || plan->kernel->factor_bytes == NULL)
+        return (struct dtr_factored){0};
+    const struct dtr_tensor *kernel = &config->model->tensors[plan->layer->kernel];
+    const struct dtr_tensor *bias = &config->model->tensors[plan->layer->bias];
+    int64_t bytes = plan->kernel->factor_bytes(plan, config->run.shards);
+    return (struct dtr_factored){
+        kernel->offset, bias->offset + bias->count - kernel->offset, (bytes + 63) / 64 * 64};
+}
+
+int network_factors(const struct network_config *config, struct dtr_factored *factored_out)
+{
+    int count = 0;
+    for (int i = 0, covered; i < config->model->layer_count; i += covered) {
+        struct dtr_plan plan = plan_from(config, i, &covered);
+        factored_out[count] = factors_of(config, &plan);
+        count += factored_out[count].bytes > 0;
+    }
+    return count;
+}
+
+/* Lets the stages with factors sum those of all ranks. */
+static void share_factors(struct network *network)
+{
+    const struct network_config *config = &network->config;
+    char *factors = config->exchange->factors;
+    int count = 0;
+    for (int i = 0; i < network->count; i++) {
+        struct network_stage *stage = &network->stages[i];
+        int64_t bytes = factors == NULL ? 0 : factors_of(config, &stage->plan).bytes;
+        stage->factored = bytes > 0 ? count++ : -1;
+        if (bytes > 0) {
+            stage->plan.sum = (struct dtr_shard_run){0, config->run.shards, config->run.shards};
+            stage->plan.factors = factors;
+            factors += bytes;
+        }
+    }
+}
+
 /* Divides the layers into stages. */
 static void choose_stages(struct network *network)
 {
     const struct network_config *config = &network->config;
-    const struct dtr_model *model = config->model;
-    int covered = 0;
-    for (int i = 0; i < model->layer_count; i += covered) {
-        const struct dtr_layer *layer = &model->layers[i];
-        const struct dtr_layer *next = i + 1 < model->layer_count ? layer + 1 : NULL;
-        const struct dtr_kernel *kernel = choose_kernel(config, layer, next);
-        covered = covers(kernel, layer, next);
-        network->stages[network->count++].plan = (struct dtr_plan){.kernel = kernel,
-            .layer = layer,
-            .next = covered > 1 ? next : NULL,
-            .n = config->n,
-            .run = config->run,
-            .lanes = network->lanes,
-            .threads = dtr_threads_count(config->threads),
-            .isa = config->isa,
-            .training = config->training,
-            .dropout = network->dropout};
+    for (int i = 0, covered; i < config->model->layer_count; i += covered) {
+        struct dtr_plan *plan = &network->stages[network->count++].plan;
+        *plan = plan_from(config, i, &covered);
+        plan->lanes = network->lanes;
+        plan->threads = dtr_threads_count(config->threads);
+        plan->dropout = network->dropout;
     }
     while (network->stages[network->first_trained].plan.layer->kernel < 0)
         network->first_trained++;
+    share_factors(network);
 }
 
 static struct dtr_layout wanted(const struct dtr_plan *plan)
@@ -196,7 +246,7 @@ static int64_t parameter_floats(const struct network *network, int stage)
 
 /* Stages `first` and the `count` - 1 below it, whose gradients are summed together: as long as they
  * fill no bucket of the exchange, that saves waits for all threads and keeps slices in the cache.
- */
+ * Shared factors are waited for as late as the next stage with parameters is through. */
 struct late {
     int first, count;
     int64_t floats;
@@ -211,6 +261,16 @@ static void order_late(struct network *network, struct late *late, int diff)
     *late = (struct late){0};
 }
 
+/* Whether the last stage with parameters shares factors. */
+static bool waits_for_factors(const struct network *network, const struct late *late)
+{
+    for (int i = late->first - late->count + 1; i <= late->first && late->count > 0; i++) {
+        if (parameter_floats(network, i) > 0)
+            return network->stages[i].factored >= 0;
+    }
+    return false;
+}
+
 static void order_backward(struct network *network)
 {
     struct late late = {0};
@@ -219,7 +279,7 @@ static void order_backward(struct network *network)
         const struct dtr_plan *plan = &network->stages[i].plan;
         int64_t floats = parameter_floats(network, i);
         bool converts = i > network->first_trained && network_converts(network, i);
-        if (late.floats >= network->config.exchange->bucket)
+        if (late.floats >= network->config.exchange->bucket && !waits_for_factors(network, &late))
             order_late(network, &late, diff);
         if (plan->kernel->collect != NULL)
             then(network, NETWORK_COLLECT, i, diff);
@@ -229,7 +289,8 @@ static void order_backward(struct network *network)
         late.first = late.count == 0 ? i : late.first;
         late.count++;
         late.floats += floats;
-        if (plan->reduce_reads || plan->divide_backward == DTR_TOGETHER)
+        if (plan->reduce_reads ||
+            (plan->divide_backward == DTR_TOGETHER && !waits_for_factors(network, &late)))
             order_late(network, &late, diff);
         diff = (diff + (converts ? 2 : 1)) % 3;
     }
@@ -310,16 +371,26 @@ void network_free(struct network *network)
     *network = (struct network){0};
 }
 
+static void copy_tensor(const struct dtr_model *model, int tensor, const float *from, float *to)
+{
+    int64_t offset = model->tensors[tensor].offset;
+    memcpy(to + offset, from + offset, (size_t)model->tensors[tensor].count * sizeof *to);
+}
+
+/* Other ranks may be reading what they have written alike: nothing else may be there in between. */
 void network_order(const struct network *network, const float *canonical, float *slab_out)
 {
     const struct dtr_model *model = network->config.model;
-    memcpy(slab_out, canonical, (size_t)model->slab_count * sizeof *slab_out);
     for (int i = 0; i < network->count; i++) {
         const struct dtr_plan *plan = &network->stages[i].plan;
-        if (plan->kernel->order != NULL) {
-            int64_t offset = model->tensors[plan->layer->kernel].offset;
+        if (plan->layer->kernel < 0)
+            continue;
+        int64_t offset = model->tensors[plan->layer->kernel].offset;
+        copy_tensor(model, plan->layer->bias, canonical, slab_out);
+        if (plan->kernel->order != NULL)
             plan->kernel->order(plan, canonical + offset, slab_out + offset);
-        }
+        else
+            copy_tensor(model, plan->layer->kernel, canonical, slab_out);
     }
 }
 

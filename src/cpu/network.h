@@ -35,6 +35,7 @@ struct network_stage {
     int64_t source_count, result_count; /* floats of a slice */
     float *source, *result;             /* [lanes][count] */
     bool stale;                         /* the plan has not seen the newest parameters */
+    int factored; /* number among the stages whose factors are shared; -1: they are not */
 };
 
 enum network_phase {
@@ -75,6 +76,9 @@ struct network {
     int64_t *errors;                 /* likewise */
     int64_t memory_bytes;
 };
+
+/* As dtr_cpu_replica_factors(); of the config, all but exchange and threads count. */
+int network_factors(const struct network_config *config, struct dtr_factored *factored_out);
 
 enum dtr_status network_compile(
     const struct network_config *config, struct network *network_out, struct dtr_error *error);

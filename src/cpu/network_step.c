@@ -169,8 +169,11 @@ static void reduce(struct network *network, struct network_action action, struct
         .stride = exchange->stride,
         .kernel = model->tensors[stage->plan.layer->kernel].offset,
         .bias = model->tensors[stage->plan.layer->bias].offset,
-        .take = exchange->take,
         .context = exchange->context};
+    if (exchange->gradients == NULL || stage->factored >= 0)
+        sink.take = exchange->take;
+    if (stage->factored >= 0)
+        sink.owns = exchange->owns;
     stage->plan.kernel->reduce(
         &stage->plan, piece, stage->source, network->diff[action.diff], &sink);
 }
@@ -275,7 +278,9 @@ static int refresh_region(struct network *network, int first)
         const struct network_action *action = &actions[end];
         if (end > first && (end == network->forward_count || !joins(network, action)))
             break;
-        if (action->phase != NETWORK_FORWARD)
+        /* What loading overwrites is read by other ranks until the new parameters are there. */
+        bool shares = action->phase == NETWORK_LOAD && network->stages[action->stage].factored >= 0;
+        if (action->phase != NETWORK_FORWARD && !shares)
             continue;
         if (network->stages[action->stage].stale && !arrived(network, action->stage, end == first))
             break;
@@ -329,13 +334,38 @@ static int64_t first_final(const struct network *network, int end)
     return model->slab_count;
 }
 
+/* Before and after a region: other ranks' factors that it sums, and those that it completed. */
+static void gather_factors(const struct network *network, int first, int end)
+{
+    const struct dtr_exchange *exchange = network->config.exchange;
+    for (int i = first; i < end; i++) {
+        const struct network_action *action = &network->backward[i];
+        int factored = network->stages[action->stage].factored;
+        if (action->phase == NETWORK_REDUCE && factored >= 0)
+            exchange->gather(exchange->context, factored);
+    }
+}
+
+static void publish_factors(const struct network *network, int first, int end)
+{
+    const struct dtr_exchange *exchange = network->config.exchange;
+    for (int i = first; i < end; i++) {
+        const struct network_action *action = &network->backward[i];
+        int factored = network->stages[action->stage].factored;
+        if (action->phase == NETWORK_BACKWARD && factored >= 0)
+            exchange->publish(exchange->context, factored);
+    }
+}
+
 void network_backward(struct network *network, const struct dtr_batch *batch)
 {
     const struct dtr_exchange *exchange = network->config.exchange;
     struct region region = {.network = network, .batch = batch, .actions = network->backward};
     for (int i = 0, end; i < network->backward_count; i = end) {
         end = backward_region(network, i);
+        gather_factors(network, i, end);
         run_actions(&region, i, end);
+        publish_factors(network, i, end);
         exchange->ready(exchange->context, first_final(network, end));
     }
 }

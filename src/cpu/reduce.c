@@ -21,13 +21,13 @@ void dtr_reduce_partials(const struct dtr_plan *plan, struct dtr_piece piece, co
     int64_t begin, end;
     dtr_piece_range(piece, count, &begin, &end);
     if (sink->take == NULL) {
-        dtr_tree_sum(plan->run, partials, stride, begin, end, sink->slab + place, sink->stride);
+        dtr_tree_sum(plan->sum, partials, stride, begin, end, sink->slab + place, sink->stride);
         return;
     }
     for (int64_t first = begin; first < end; first += DTR_TREE_CHUNK) {
         float sums[DTR_TREE_CHUNK];
         int64_t floats = end - first < DTR_TREE_CHUNK ? end - first : DTR_TREE_CHUNK;
-        dtr_tree_sum(plan->run, partials + first, stride, 0, floats, sums, floats);
+        dtr_tree_sum(plan->sum, partials + first, stride, 0, floats, sums, floats);
         sink->take(sink->context, place + first, floats, sums);
     }
 }

@@ -303,6 +303,18 @@ static enum dtr_status compile(struct cpu_replica *replica, struct dtr_error *er
     return network_compile(&network, &replica->training, error);
 }
 
+int dtr_cpu_replica_factors(
+    const struct dtr_replica_config *config, struct dtr_factored *factored_out)
+{
+    struct network_config network = {.model = config->model,
+        .kernels = config->kernels,
+        .isa = config->isa,
+        .n = config->slice,
+        .training = true,
+        .run = config->run};
+    return network_factors(&network, factored_out);
+}
+
 enum dtr_status dtr_cpu_replica_compile(const struct dtr_replica_config *config,
     struct dtr_replica **replica_out, struct dtr_error *error)
 {

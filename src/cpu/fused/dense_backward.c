@@ -28,7 +28,7 @@ static int64_t sample_ends_bytes(const struct dense_shape *shape, struct dense_s
 
 static int64_t unit_ends_bytes(const struct dense_shape *shape, struct dense_slices slices)
 {
-    return rounded(shape->out * (slices.count + 1) * (int64_t)sizeof(int32_t));
+    return rounded(slices.count * (shape->out + 2) * (int64_t)sizeof(int32_t));
 }
 
 int64_t ISA(dense_lists_bytes)(const struct dense_shape *shape, struct dense_slices slices)
@@ -45,6 +45,14 @@ struct dense_lists ISA(dense_lists_in)(
     char *unit_ends = sample_ends + sample_ends_bytes(shape, slices);
     return (struct dense_lists){(struct dense_entry *)by_sample, (int32_t *)sample_ends,
         (struct dense_entry *)by_unit, (int32_t *)unit_ends};
+}
+
+struct dense_lists ISA(dense_lists_from)(const struct dense_shape *shape,
+    struct dense_slices slices, int64_t slice, const struct dense_lists *lists)
+{
+    int64_t sample = slice * slices.n;
+    return (struct dense_lists){.by_sample = lists->by_sample + sample * shape->out,
+        .sample_ends = lists->sample_ends + sample * dense_blocks(shape->out)};
 }
 
 static int64_t least(int64_t a, int64_t b)
@@ -94,6 +102,28 @@ static void collect_sample(const struct dense_shape *shape, const float *dst, co
     }
 }
 
+/* Sorts the slice's entries by unit: counts them, and places each behind those before it. */
+static void list_by_unit(const struct dense_shape *shape, struct dense_slices slices, int64_t slice,
+    const struct dense_lists *lists)
+{
+    int64_t out = shape->out, first = slice * slices.n, blocks = dense_blocks(out);
+    int32_t *ends = lists->unit_ends + slice * (out + 2);
+    struct dense_entry *by_unit = lists->by_unit + first * out;
+    memset(ends, 0, (size_t)(out + 2) * sizeof *ends);
+    for (int64_t s = first; s < first + slices.n; s++) {
+        const struct dense_entry *list = lists->by_sample + s * out;
+        for (int32_t i = 0; i < lists->sample_ends[(s + 1) * blocks - 1]; i++)
+            ends[list[i].index + 2]++;
+    }
+    for (int64_t u = 0; u < out; u++)
+        ends[u + 2] += ends[u + 1];
+    for (int64_t s = first; s < first + slices.n; s++) {
+        const struct dense_entry *list = lists->by_sample + s * out;
+        for (int32_t i = 0; i < lists->sample_ends[(s + 1) * blocks - 1]; i++)
+            by_unit[ends[list[i].index + 1]++] = (struct dense_entry){(int32_t)s, list[i].gradient};
+    }
+}
+
 void ISA(dense_collect)(const struct dense_shape *shape, struct dense_slices slices, int64_t slice,
     const float *dst, const uint8_t *keep, const float *diff_dst, const struct dense_lists *lists,
     float *diff_bias)
@@ -104,6 +134,7 @@ void ISA(dense_collect)(const struct dense_shape *shape, struct dense_slices sli
         collect_sample(shape, dst + i * out, keep == NULL ? NULL : keep + i * out,
             diff_dst + i * out, lists->by_sample + (first + i) * out,
             lists->sample_ends + (first + i) * dense_blocks(out), diff_bias);
+    list_by_unit(shape, slices, slice, lists);
 }
 
 /* The entries of a sample in a block of units. */
@@ -117,49 +148,6 @@ static struct span sample_span(
     const struct dense_entry *list = lists->by_sample + sample * out;
     const int32_t *end = lists->sample_ends + sample * dense_blocks(out) + block;
     return (struct span){list + (block == 0 ? 0 : end[-1]), list + end[0]};
-}
-
-/* How many samples of each slice list a unit of the block: in ends, one place further on. */
-static void count_entries(const struct dense_shape *shape, struct dense_slices slices,
-    int64_t block, const struct dense_lists *lists)
-{
-    for (int64_t slice = 0; slice < slices.count; slice++)
-        for (int64_t i = 0; i < slices.n; i++) {
-            struct span span = sample_span(lists, shape->out, slice * slices.n + i, block);
-            for (; span.begin != span.end; span.begin++)
-                lists->unit_ends[span.begin->index * (slices.count + 1) + slice + 1]++;
-        }
-}
-
-static void transpose_block(const struct dense_shape *shape, struct dense_slices slices,
-    int64_t block, const struct dense_lists *lists)
-{
-    int64_t samples = slices.count * slices.n, first = block * DENSE_BLOCK;
-    int64_t units = least(shape->out - first, DENSE_BLOCK), width = slices.count + 1;
-    int32_t *ends = lists->unit_ends + first * width;
-    memset(ends, 0, (size_t)(units * width) * sizeof *ends);
-    count_entries(shape, slices, block, lists);
-
-    int32_t next[DENSE_BLOCK], end = (int32_t)(first * samples);
-    for (int64_t u = 0; u < units; u++) {
-        next[u] = end;
-        for (int64_t i = 0; i < width; i++)
-            ends[u * width + i] = end += ends[u * width + i];
-    }
-    for (int64_t s = 0; s < samples; s++) {
-        struct span span = sample_span(lists, shape->out, s, block);
-        for (; span.begin != span.end; span.begin++) {
-            int32_t place = next[span.begin->index - first]++;
-            lists->by_unit[place] = (struct dense_entry){(int32_t)s, span.begin->gradient};
-        }
-    }
-}
-
-void ISA(dense_transpose)(const struct dense_shape *shape, struct dense_slices slices,
-    int64_t block, int64_t blocks, const struct dense_lists *lists)
-{
-    for (int64_t i = 0; i < blocks; i++)
-        transpose_block(shape, slices, block + i, lists);
 }
 
 /* sums += gradient * row for each of the entries, at least one. */
@@ -272,10 +260,11 @@ struct dense_run ISA(dense_run_of)(struct dtr_shard_run run, struct dense_group 
     return result;
 }
 
-/* On the way through a unit's list. */
+/* On the way through a unit's lists, a slice after the other. */
 struct cursor {
-    const struct dense_entry *at, *entries;
-    const int32_t *end; /* of the next slice */
+    const struct dense_entry *entries; /* of the next slice ... */
+    const int32_t *ends;               /* ... and where among them the unit's begin and end */
+    int64_t entries_step, ends_step;   /* to the slice after that */
     const float *inputs;
     int64_t length;
 };
@@ -284,10 +273,11 @@ struct cursor {
 INLINE void sum_1(const int vectors, struct cursor *cursor, vec *sums)
 {
     UNROLL for (int v = 0; v < vectors; v++) sums[v] = vec_zero();
-    struct span span = {cursor->at, cursor->entries + *cursor->end++};
+    struct span span = {cursor->entries + cursor->ends[0], cursor->entries + cursor->ends[1]};
     if (span.begin != span.end)
         add_rows(vectors, span, cursor->inputs, cursor->length, sums);
-    cursor->at = span.end;
+    cursor->entries += cursor->entries_step;
+    cursor->ends += cursor->ends_step;
 }
 
 /* The next 2, 4, 8 slices. */
@@ -306,11 +296,8 @@ DEFINE_SUM(8, 4)
 /* Where the sums of a group of slices go and what is added to them: for some units, the pending
  * sums below `top` for one. */
 struct group_sum {
-    const struct dense_entry *entries;
-    const int32_t *ends; /* of a unit's slices, and before them where the first one begins */
-    int64_t ends_step;   /* to the next unit's */
-    const float *inputs;
-    int64_t length, units;
+    struct cursor first; /* unit's, before the group's first slice */
+    int64_t units;
     const float *top;
     int merges;
     float *dst; /* [units][length] */
@@ -329,13 +316,11 @@ typedef void group_function(const struct group_sum *group);
 #define DEFINE_GROUP(name, slices, vectors)                                                        \
     static void name(const struct group_sum *group)                                                \
     {                                                                                              \
-        const int32_t *ends = group->ends;                                                         \
         float *dst = group->dst;                                                                   \
-        int64_t length = group->length;                                                            \
-        for (int64_t u = 0; u < group->units; u++, ends += group->ends_step, dst += length) {      \
-            struct cursor cursor = {                                                               \
-                group->entries + ends[0], group->entries, ends + 1, group->inputs, length};        \
+        for (int64_t u = 0; u < group->units; u++, dst += group->first.length) {                   \
+            struct cursor cursor = group->first;                                                   \
             vec sums[TREE_TILE];                                                                   \
+            cursor.ends += u;                                                                      \
             sum_##slices(vectors, &cursor, sums);                                                  \
             merge(vectors, group, sums);                                                           \
             UNROLL for (int v = 0; v < vectors; v++) vec_store(dst + v * VEC, sums[v]);            \
@@ -378,35 +363,36 @@ static void sum_groups(
         sum.dst = i < run->groups - 1 ? top - group.merges * TREE_TILE * VEC
                                       : gradient + (run->nodes - 1) * stride;
         group_of(tile, group.slices)(&sum);
-        sum.ends += group.slices;
+        sum.first.entries += group.slices * sum.first.entries_step;
+        sum.first.ends += group.slices * sum.first.ends_step;
         top += (1 - group.merges) * TREE_TILE * VEC;
     }
     for (int64_t node = 0; node < run->nodes - 1; node++)
         memcpy(gradient + node * stride, stack[node], (size_t)tile * sizeof(vec));
 }
 
-void ISA(dense_gradient)(const struct dense_shape *shape, const struct dense_run *run,
-    int64_t samples, int64_t chunk, int64_t unit, int64_t units, const struct dense_lists *lists,
+void ISA(dense_gradient)(const struct dense_shape *shape, const struct dense_run *run, int64_t n,
+    int64_t chunk, int64_t unit, int64_t units, const struct dense_lists *lists,
     const float *packed, float *gradient, int64_t stride)
 {
-    int64_t length = dense_chunk_length(shape, chunk), step = run->slices + 1, tile = 0;
+    int64_t length = dense_chunk_length(shape, chunk), samples = run->slices * n, tile = 0;
     for (int64_t k = 0; k < length; k += tile * VEC) {
-        struct group_sum sum = {
+        struct cursor first = {
             .entries = lists->by_unit,
-            .ends = lists->unit_ends + unit * step,
-            .ends_step = step,
+            .ends = lists->unit_ends + unit,
+            .entries_step = n * shape->out,
+            .ends_step = shape->out + 2,
             .inputs = packed + chunk * DENSE_CHUNK * samples + k,
             .length = length,
-            .units = units,
-            .dst = gradient + k,
         };
+        struct group_sum sum = {.first = first, .units = units, .dst = gradient + k};
         tile = tile_of((length - k) / VEC, TREE_TILE, TREE_REST);
         if (run->groups == 1) {
             group_of(tile, run->group[0].slices)(&sum);
             continue;
         }
         sum.units = 1;
-        for (int64_t u = 0; u < units; u++, sum.ends += step, sum.dst += length)
+        for (int64_t u = 0; u < units; u++, sum.first.ends++, sum.dst += length)
             sum_groups(run, tile, sum, stride);
     }
 }

@@ -93,14 +93,15 @@ struct dense_entry {
     float gradient;
 };
 
-/* Who takes part in the backward pass. There are less than 2^31 pairs of a sample and a unit. */
+/* Who takes part in the backward pass. A slice has less than 2^31 pairs of a sample and a unit. */
 struct dense_lists {
     /* By sample: its units in rising order from [sample * out] on, and how many there are up to the
      * end of each block of units, ends[sample * dense_blocks(out) + block]. */
     struct dense_entry *by_sample;
     int32_t *sample_ends;
-    /* By unit: its samples in rising order, from the entry ends[unit * (slices + 1)] on; those of
-     * slice i end before the entry ends[unit * (slices + 1) + i + 1]. */
+    /* By unit, for each slice: its samples of that slice in rising order, numbered over all slices.
+     * Slice i has the entries from [i * n * out] on; after the first ends[i * (out + 2) + unit] of
+     * them are the unit's, ending before ends[i * (out + 2) + unit + 1]. */
     struct dense_entry *by_unit;
     int32_t *unit_ends;
 };
@@ -110,16 +111,17 @@ int64_t ISA(dense_lists_bytes)(const struct dense_shape *shape, struct dense_sli
 struct dense_lists ISA(dense_lists_in)(
     const struct dense_shape *shape, struct dense_slices slices, void *memory);
 
-/* Lists the units that take part for each sample of a slice: with ReLU where dst is positive or
- * NaN, with dropout alone where `keep` is 1 (it is read only then), else all. dst, keep, diff_dst
- * [n][out] are the slice's. diff_bias [out] = their sum over the samples, in their order. */
+/* The same lists by sample, of the slices from `slice` on. */
+struct dense_lists ISA(dense_lists_from)(const struct dense_shape *shape,
+    struct dense_slices slices, int64_t slice, const struct dense_lists *lists);
+
+/* Lists what takes part of a slice, by sample and by unit: with ReLU the units where dst is
+ * positive or NaN, with dropout alone where `keep` is 1 (it is read only then), else all. dst,
+ * keep, diff_dst [n][out] are the slice's. diff_bias [out] = their sum over the samples, in their
+ * order. */
 void ISA(dense_collect)(const struct dense_shape *shape, struct dense_slices slices, int64_t slice,
     const float *dst, const uint8_t *keep, const float *diff_dst, const struct dense_lists *lists,
     float *diff_bias);
-
-/* Lists by unit, for blocks [block, block + blocks) of units, from all samples' lists. */
-void ISA(dense_transpose)(const struct dense_shape *shape, struct dense_slices slices,
-    int64_t block, int64_t blocks, const struct dense_lists *lists);
 
 /* The inputs' gradients, for chunks [chunk, chunk + chunks) of all samples: the sum over a sample's
  * list in its order. diff_src [slices][n][in], diff_stride floats from slice to slice. */
@@ -140,11 +142,11 @@ struct dense_run {
 /* The groups of a run, in memory for run.count of them. */
 struct dense_run ISA(dense_run_of)(struct dtr_shard_run run, struct dense_group *groups);
 
-/* The kernel's gradient for units [unit, unit + units) of a chunk: a sum from +0 for each slice,
- * these added as the tree says. gradient [units][length of the chunk] is that of the first open
- * node, the others' lie `stride` floats further on each. */
-void ISA(dense_gradient)(const struct dense_shape *shape, const struct dense_run *run,
-    int64_t samples, int64_t chunk, int64_t unit, int64_t units, const struct dense_lists *lists,
+/* The kernel's gradient for units [unit, unit + units) of a chunk: a sum from +0 for each slice of
+ * n samples, which are all that is packed, these added as the tree says. gradient [units][length of
+ * the chunk] is that of the first open node, the others' lie `stride` floats further on each. */
+void ISA(dense_gradient)(const struct dense_shape *shape, const struct dense_run *run, int64_t n,
+    int64_t chunk, int64_t unit, int64_t units, const struct dense_lists *lists,
     const float *packed, float *gradient, int64_t stride);
 
 #endif
