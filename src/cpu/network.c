@@ -371,27 +371,26 @@ void network_free(struct network *network)
     *network = (struct network){0};
 }
 
-static void copy_tensor(const struct dtr_model *model, int tensor, const float *from, float *to)
+static void copy(const float *from, float *to, int64_t begin, int64_t end)
 {
-    int64_t offset = model->tensors[tensor].offset;
-    memcpy(to + offset, from + offset, (size_t)model->tensors[tensor].count * sizeof *to);
+    memcpy(to + begin, from + begin, (size_t)(end - begin) * sizeof *to);
 }
 
 /* Other ranks may be reading what they have written alike: nothing else may be there in between. */
 void network_order(const struct network *network, const float *canonical, float *slab_out)
 {
     const struct dtr_model *model = network->config.model;
+    int64_t end = 0; /* of what is done */
     for (int i = 0; i < network->count; i++) {
         const struct dtr_plan *plan = &network->stages[i].plan;
-        if (plan->layer->kernel < 0)
+        if (plan->kernel->order == NULL)
             continue;
-        int64_t offset = model->tensors[plan->layer->kernel].offset;
-        copy_tensor(model, plan->layer->bias, canonical, slab_out);
-        if (plan->kernel->order != NULL)
-            plan->kernel->order(plan, canonical + offset, slab_out + offset);
-        else
-            copy_tensor(model, plan->layer->kernel, canonical, slab_out);
+        const struct dtr_tensor *kernel = &model->tensors[plan->layer->kernel];
+        copy(canonical, slab_out, end, kernel->offset);
+        plan->kernel->order(plan, canonical + kernel->offset, slab_out + kernel->offset);
+        end = kernel->offset + kernel->count;
     }
+    copy(canonical, slab_out, end, model->slab_count);
 }
 
 void network_canonical(const struct network *network, const float *slab, float *canonical_out)
