@@ -268,3 +268,10 @@ void dtr_gradsync_gather(struct dtr_gradsync *sync, const float *mine, float *sl
         collect(sync, rank, shares, slab_out);
     free(shares);
 }
+
+void dtr_gradsync_keep(const struct dtr_gradsync *sync, const float *slab, float *mine_out)
+{
+    for (int64_t i = 0; i < sync->buckets; i++)
+        memcpy(mine_out + sync->shares[i].place, slab + sync->shares[i].first,
+            (size_t)sync->shares[i].count * sizeof *mine_out);
+}

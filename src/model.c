@@ -81,3 +81,23 @@ uint64_t dtr_tensor_hash(const struct dtr_tensor *tensor, const float *slab)
 {
     return XXH64(slab + tensor->offset, (size_t)tensor->count * sizeof *slab, 0);
 }
+
+static bool same_shape(struct dtr_shape a, struct dtr_shape b)
+{
+    return a.h == b.h && a.w == b.w && a.c == b.c;
+}
+
+static bool same_layer(const struct dtr_layer *a, const struct dtr_layer *b)
+{
+    return a->kind == b->kind && same_shape(a->out, b->out) && a->kernel_h == b->kernel_h &&
+           a->kernel_w == b->kernel_w && a->stride == b->stride && a->pad_top == b->pad_top &&
+           a->pad_left == b->pad_left && a->relu == b->relu && a->rate == b->rate;
+}
+
+bool dtr_model_equal(const struct dtr_model *a, const struct dtr_model *b)
+{
+    bool equal = same_shape(a->input, b->input) && a->layer_count == b->layer_count;
+    for (int i = 0; equal && i < a->layer_count; i++)
+        equal = same_layer(&a->layers[i], &b->layers[i]);
+    return equal;
+}

@@ -365,7 +365,7 @@ static enum dtr_status take_value(const struct dtr_option *option, int argc, cha
 
 /* Parses the option at argv[*index], which moves to the last word that was used. */
 static enum dtr_status parse_option(enum dtr_command command, int argc, char **argv, int *index,
-    uint64_t *named, struct dtr_options *options, struct dtr_error *error)
+    struct dtr_options *options, struct dtr_error *error)
 {
     const char *word = argv[*index];
     int count, found = -1;
@@ -389,7 +389,7 @@ static enum dtr_status parse_option(enum dtr_command command, int argc, char **a
         return dtr_error_set(error, DTR_USAGE, "--%s takes %s, not \"%s\"", option->name,
             takes(option, what), shown(value, text));
     }
-    *named |= UINT64_C(1) << found;
+    options->named |= UINT64_C(1) << found;
     return DTR_OK;
 }
 
@@ -418,13 +418,11 @@ enum dtr_status dtr_options_parse(enum dtr_command command, int argc, char **arg
     int operand_limit, const char **operands_out, int *operand_count_out,
     struct dtr_options *options_out, struct dtr_error *error)
 {
-    uint64_t named = 0; /* a bit per entry of the table */
     dtr_options_default(options_out);
     *operand_count_out = 0;
     for (int i = first; i < argc; i++) {
         if (argv[i][0] == '-') {
-            enum dtr_status status = parse_option(
-                command, argc, argv, &i, &named, options_out, error);
+            enum dtr_status status = parse_option(command, argc, argv, &i, options_out, error);
             if (status != DTR_OK)
                 return status;
         } else if (argv[i][0] != '\0' && *operand_count_out < operand_limit) {
@@ -433,7 +431,56 @@ enum dtr_status dtr_options_parse(enum dtr_command command, int argc, char **arg
             return refuse_operand(operand_limit, argv[i], error);
         }
     }
-    return check_conflicts(named, error);
+    return check_conflicts(options_out->named, error);
+}
+
+bool dtr_options_named(const struct dtr_options *options, const char *name)
+{
+    return options->named >> find_option(name, strlen(name)) & 1;
+}
+
+/* A run's value of an option, "" where it had none; `said` is what the user has said. */
+static enum dtr_status resume_option(const struct dtr_option *option, const char *value,
+    const char *where, const struct dtr_options *said, struct dtr_options *options,
+    struct dtr_error *error)
+{
+    char mine[SHOWN_BYTES], theirs[SHOWN_BYTES] = "no such option";
+    struct dtr_options run = *options;
+    if (*value != '\0' && !set_value(option, value, &run))
+        return dtr_error_set(error, DTR_INPUT, "%s: --%s %s, which this program does not take",
+            where, option->name, shown(value, theirs));
+    if (!dtr_options_named(said, option->name)) {
+        *options = run;
+        return DTR_OK;
+    }
+    dtr_option_format(option, said, mine, sizeof mine);
+    if (*value != '\0')
+        dtr_option_format(option, &run, theirs, sizeof theirs);
+    if (option->revisable || strcmp(mine, theirs) == 0)
+        return DTR_OK;
+    return dtr_error_set(error, DTR_USAGE,
+        "--%s %s contradicts %s, whose run has %s; leave it out to go on with that run",
+        option->name, mine, where, theirs);
+}
+
+enum dtr_status dtr_options_resume(
+    struct dtr_options *options, const char *recorded, const char *where, struct dtr_error *error)
+{
+    const struct dtr_options said = *options;
+    int count;
+    const struct dtr_option *table = dtr_options_table(&count);
+    for (const char *entry = recorded; *entry != '\0'; entry += strlen(entry) + 1) {
+        size_t length = strcspn(entry, "=");
+        int found = find_option(entry, length);
+        if (found < 0 || !table[found].recorded || entry[length] == '\0')
+            continue;
+        if (resume_option(&table[found], entry + length + 1, where, &said, options, error) !=
+            DTR_OK)
+            return error->status;
+    }
+    if (dtr_options_named(&said, "epochs")) /* steps, where they are known, would decide */
+        options->steps = 0;
+    return DTR_OK;
 }
 
 const char *dtr_options_data(const struct dtr_options *options, const char **origin_out)

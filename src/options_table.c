@@ -21,18 +21,19 @@ enum { TRAIN = DTR_COMMAND_TRAIN, BOTH = DTR_COMMAND_TRAIN | DTR_COMMAND_EVAL };
 
 static const struct dtr_option table[] = {
     {TEXT("data", "PATH", data), .heading = "Data and model", .commands = BOTH, .recorded = true,
+        .revisable = true,
         .absent = "$DTRAIN_DATA, else ./data/mnist if it is there, else synthetic",
         .help = "a folder with MNIST's four IDX files, plain or .gz; or synthetic[:COUNT], "
                 "built-in procedural digits"},
-    {TEXT("model", "MODEL", model), .commands = TRAIN, .recorded = true, .fallback = "mnist-cnn",
-        .help = "a built-in network (mnist-cnn) or a model file"},
+    {TEXT("model", "MODEL", model), .commands = TRAIN, .recorded = true, .revisable = true,
+        .fallback = "mnist-cnn", .help = "a built-in network (mnist-cnn) or a model file"},
     {INT("validation-size", "N", validation_size, 0, 1e9), .commands = TRAIN, .recorded = true,
         .fallback = "5000", .help = "hold out the first N training samples for validation"},
 
     {REAL("epochs", "X", epochs, 1e-6, 1e6), .heading = "Training", .commands = TRAIN,
-        .recorded = true, .fallback = "10",
+        .recorded = true, .revisable = true, .fallback = "10",
         .help = "passes over the training set; may be a fraction"},
-    {INT("steps", "N", steps, 1, 1e12), .commands = TRAIN, .recorded = true,
+    {INT("steps", "N", steps, 1, 1e12), .commands = TRAIN, .recorded = true, .revisable = true,
         .absent = "--epochs decides", .help = "optimizer steps, instead of --epochs"},
     {INT("batch-size", "N", batch_size, 1, 1e9), .commands = TRAIN, .recorded = true,
         .fallback = "64",
@@ -86,6 +87,9 @@ static const struct dtr_option table[] = {
         .fallback = "1000", .help = "steps between checkpoints; one is always written at the end"},
     {INT("keep", "K", keep, 1, 1e9), .commands = TRAIN, .fallback = "3",
         .help = "keep the newest K checkpoints of this run"},
+    {TEXT("resume", "auto|never|FILE", resume), .commands = TRAIN, .fallback = "never",
+        .help = "go on where a checkpoint ends, with its options: the newest good one of the "
+                "checkpoint folder if there is one (auto), or FILE, which may be a folder"},
 
     {INT("eval-every", "STEPS", eval_every, 1, 1e12), .heading = "Output", .commands = TRAIN,
         .fallback = "100", .help = "steps between reports of loss, learning rate and errors"},
@@ -95,7 +99,8 @@ static const struct dtr_option table[] = {
     {YES_NO("overlap", overlap), .heading = "Tests and benchmarks", .commands = TRAIN,
         .fallback = "yes", .help = "send gradients while the backward pass is still running"},
     {INT("bucket-bytes", "N", bucket_bytes, 4, 1 << 26), .commands = TRAIN, .recorded = true,
-        .absent = "chosen by dtrain", .help = "bytes of gradients that are sent together"},
+        .revisable = true, .absent = "chosen by dtrain",
+        .help = "bytes of gradients that are sent together"},
     {INT("window-ranks", "N", window_ranks, 1, 1e6), .commands = TRAIN, .absent = "all of a host",
         .help = "ranks of a host that exchange through shared memory, at most; 1: by messages "
                 "alone"},
@@ -103,7 +108,7 @@ static const struct dtr_option table[] = {
         .fallback = "auto",
         .help = "implementation of the layers; fused: our own where there is one, else oneDNN"},
     {CHOICE("isa", isa, "auto|baseline|avx2|avx512"), .commands = BOTH, .recorded = true,
-        .fallback = "auto",
+        .revisable = true, .fallback = "auto",
         .help = "instruction set of the layers; auto: the largest that all ranks' CPUs have"},
 };
 

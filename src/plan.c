@@ -39,6 +39,20 @@ static void print_model(const struct dtr_trainer *trainer)
         dtr_print("    %s\n", line);
 }
 
+static void print_resumed(const struct dtr_trainer *trainer)
+{
+    const struct dtr_checkpoint_file *resumed = &trainer->resumed;
+    if (resumed->path == NULL && strcmp(trainer->options.resume, "auto") == 0)
+        dtr_print("Resumed: nothing, %s has no checkpoint yet\n", trainer->checkpoint_folder);
+    if (resumed->path == NULL)
+        return;
+    dtr_print("Resumed: %s, step %lld (epoch %.2f)\n", resumed->path, (long long)resumed->step,
+        resumed->epoch);
+    if (trainer->changed_isa)
+        dtr_print("Note: the run has used another instruction set so far, so its weights will not "
+                  "be those of a run without interruption\n");
+}
+
 static void print_schedule(const struct dtr_trainer *trainer)
 {
     const struct dtr_options *options = &trainer->options;
@@ -114,6 +128,7 @@ void dtr_trainer_print_plan(struct dtr_trainer *trainer, const struct dtr_option
         dtr_dataset_info(trainer->dataset)->description, (long long)trainer->train_count,
         (long long)trainer->validation_count, (long long)trainer->test_count);
     print_model(trainer);
+    print_resumed(trainer);
     print_schedule(trainer);
     print_options(given);
     print_exchange(trainer);

@@ -19,8 +19,9 @@ static void draw_bar(struct dtr_reporter *reporter)
 {
     enum { WIDTH = 30 };
     static const char full[] = "##############################";
-    int64_t total = reporter->trainer->options.steps, done = reporter->steps;
-    double each_s = reporter->steps_s / (double)done;
+    int64_t total = reporter->trainer->options.steps;
+    int64_t done = reporter->trainer->resumed.step + reporter->steps;
+    double each_s = reporter->steps_s / (double)reporter->steps;
     int64_t left_s = (int64_t)((double)(total - done) * each_s + 0.5);
     int filled = (int)(WIDTH * done / total);
     double now_s = dtr_clock_s();
@@ -82,6 +83,11 @@ void dtr_reporter_end(struct dtr_reporter *reporter, double test)
         return;
     trainer->replica->ops->get(trainer->replica, trainer->weights);
     dtr_report_result(trainer->model, trainer->weights, test);
+    if (reporter->steps == 0) {
+        dtr_print("Trained 0 steps: the run had done all of its %lld\n",
+            (long long)trainer->options.steps);
+        return;
+    }
     dtr_print("Trained %lld steps in %.1f s: %.0f images/s, %.1f ms/step\n",
         (long long)reporter->steps, reporter->steps_s,
         (double)reporter->samples / reporter->steps_s,

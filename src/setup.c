@@ -10,6 +10,8 @@
 #include "dtrain/log.h"
 #include "dtrain/memory.h"
 #include "dtrain/threads.h"
+#include "resume.h"
+#include "slurm.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,11 +30,11 @@ static int64_t divisor_from(int64_t number, int64_t least)
 }
 
 /* Batch and shards from what was named and the number of ranks. */
-static enum dtr_status resolve_batch(
-    struct dtr_options *options, const struct dtr_world *world, struct dtr_error *error)
+static enum dtr_status resolve_batch(struct dtr_options *options, const struct dtr_world *world,
+    bool resumed, struct dtr_error *error)
 {
     long long ranks = world->size;
-    if (options->batch_per_rank > 0) {
+    if (options->batch_per_rank > 0 && !resumed) {
         options->batch_size = options->batch_per_rank * ranks;
         options->shards = ranks;
         return DTR_OK;
@@ -70,17 +72,32 @@ static enum dtr_status resolve_options(struct dtr_trainer *trainer, struct dtr_e
 {
     struct dtr_options *options = &trainer->options;
     const struct dtr_world *world = trainer->world;
+    bool resumed = trainer->resumed.path != NULL;
+    /* What a run has used so far is not asked for on other CPUs. */
+    bool any_isa = resumed && !dtr_options_named(options, "isa");
     if (dtr_schedule_parse(options->lr_schedule, &trainer->schedule, error) != DTR_OK ||
-        resolve_batch(options, world, error) != DTR_OK ||
-        dtr_isa_choose(options->isa, &trainer->isa, error) != DTR_OK)
+        resolve_batch(options, world, resumed, error) != DTR_OK ||
+        dtr_isa_choose(any_isa ? 0 : options->isa, &trainer->isa, error) != DTR_OK)
         return error->status;
+    if (any_isa && options->isa > 0 && (int)trainer->isa >= options->isa)
+        trainer->isa = (enum dtr_isa)(options->isa - 1);
     options->threads = dtr_threads_choose(options->threads, world->cores);
     return DTR_OK;
 }
 
+/* A run goes on with its own network; who names one hears if it is another. */
 static enum dtr_status load_model(struct dtr_trainer *trainer, struct dtr_error *error)
 {
-    return dtr_model_load(trainer->options.model, &trainer->model, error);
+    const struct dtr_checkpoint_file *resumed = &trainer->resumed;
+    const char *name = trainer->options.model;
+    if (resumed->path != NULL && !dtr_options_named(&trainer->options, "model"))
+        return dtr_model_parse(resumed->model->text, resumed->path, &trainer->model, error);
+    if (dtr_model_load(name, &trainer->model, error) != DTR_OK || resumed->path == NULL ||
+        dtr_model_equal(trainer->model, resumed->model))
+        return error->status;
+    return dtr_error_set(error, DTR_USAGE,
+        "--model %s contradicts %s, whose network is another; leave it out to go on with that run",
+        name, resumed->path);
 }
 
 static enum dtr_status open_data(struct dtr_trainer *trainer, struct dtr_error *error)
@@ -226,64 +243,88 @@ static enum dtr_status compile(struct dtr_trainer *trainer, struct dtr_error *er
     return dtr_cpu_replica_compile(&config, &trainer->replica, error);
 }
 
-/* Rank 0 draws the initial weights for everyone: also where ranks' machines differ, all replicas
- * begin with the same bits. */
-static enum dtr_status initialize_weights(struct dtr_trainer *trainer, struct dtr_error *error)
+/* For a state, and on rank 0 for what is written later. */
+static enum dtr_status alloc_snapshots(struct dtr_trainer *trainer, struct dtr_error *error)
+{
+    int64_t count = trainer->model->slab_count;
+    trainer->weights = dtr_alloc(count, sizeof(float), "a snapshot of the weights", error);
+    trainer->momentum = dtr_alloc(count, sizeof(float), "a snapshot of the momenta", error);
+    return error->status;
+}
+
+/* Rank 0 draws the initial weights, or has read the run's, for everyone: also where ranks' machines
+ * differ, all replicas begin with the same bits. */
+static void begin_state(struct dtr_trainer *trainer)
 {
     struct dtr_world *world = trainer->world;
     const struct dtr_model *model = trainer->model;
-    trainer->weights = dtr_alloc(
-        model->slab_count, sizeof(float), "a snapshot of the weights", error);
-    if (trainer->weights != NULL && world->rank == 0) {
-        trainer->momentum = dtr_alloc(
-            model->slab_count, sizeof(float), "a snapshot of the momenta", error);
-        dtr_model_initialize(model, (uint64_t)trainer->options.seed, trainer->weights);
+    struct dtr_replica *replica = trainer->replica;
+    if (trainer->resumed.path != NULL) {
+        dtr_resume_state(trainer, trainer->weights);
+    } else {
+        if (world->rank == 0)
+            dtr_model_initialize(model, (uint64_t)trainer->options.seed, trainer->weights);
+        dtr_world_broadcast(
+            world, trainer->weights, model->slab_count * (int64_t)sizeof *trainer->weights);
+        replica->ops->set(replica, trainer->weights);
     }
-    enum dtr_status status = dtr_world_agree(world, error);
-    if (status != DTR_OK)
-        return status;
-    dtr_world_broadcast(
-        world, trainer->weights, model->slab_count * (int64_t)sizeof *trainer->weights);
-    trainer->replica->ops->set(trainer->replica, trainer->weights);
     if (world->rank != 0) {
         free(trainer->weights);
-        trainer->weights = NULL;
+        free(trainer->momentum);
+        trainer->weights = trainer->momentum = NULL;
     }
-    return DTR_OK;
 }
 
 /* The folder that was named, else "runs/<Slurm job or time>". */
-static char *choose_folder(const char *named)
+static enum dtr_status choose_folder(struct dtr_trainer *trainer, struct dtr_error *error)
 {
+    const char *named = trainer->options.checkpoint_dir, *job = dtr_slurm_job();
     char name[64], *folder = NULL;
-    const char *job = getenv("SLURM_JOB_ID");
     time_t now = time(NULL);
     struct tm local;
-    if (named != NULL)
-        return strdup(named);
-    if (job != NULL && *job != '\0')
+    if (named != NULL && strcmp(named, "none") == 0)
+        return DTR_OK;
+    if (job != NULL)
         snprintf(name, sizeof name, "%s", job);
     else
         strftime(name, sizeof name, "%Y%m%d-%H%M%S", localtime_r(&now, &local));
-    return asprintf(&folder, "runs/%s", name) < 0 ? NULL : folder;
+    if (named != NULL)
+        folder = strdup(named);
+    else if (asprintf(&folder, "runs/%s", name) < 0)
+        folder = NULL;
+    trainer->checkpoint_folder = folder;
+    if (folder == NULL)
+        return dtr_error_set(error, DTR_FAILED, "out of memory for a folder's name");
+    return DTR_OK;
+}
+
+/* Who resumes a checkpoint by its name goes on in its folder, unless told otherwise. */
+static enum dtr_status follow_checkpoint(struct dtr_trainer *trainer, struct dtr_error *error)
+{
+    const char *path = trainer->resumed.path;
+    if (path == NULL || trainer->options.checkpoint_dir != NULL)
+        return DTR_OK;
+    const char *slash = strrchr(path, '/');
+    free(trainer->checkpoint_folder);
+    trainer->checkpoint_folder = slash == NULL ? strdup(".")
+                                               : strndup(path, (size_t)(slash - path));
+    if (trainer->checkpoint_folder == NULL)
+        return dtr_error_set(error, DTR_FAILED, "out of memory for a folder's name");
+    return DTR_OK;
 }
 
 /* Rank 0 alone; the others wait for its verdict. */
 static enum dtr_status open_checkpoints(struct dtr_trainer *trainer, struct dtr_error *error)
 {
     const struct dtr_options *options = &trainer->options;
-    const char *named = options->checkpoint_dir;
-    if (trainer->world->rank != 0 || options->dry_run ||
-        (named != NULL && strcmp(named, "none") == 0))
-        return DTR_OK;
-    trainer->checkpoint_folder = choose_folder(named);
-    if (trainer->checkpoint_folder == NULL)
-        return dtr_error_set(error, DTR_FAILED, "out of memory for a folder's name");
     struct dtr_error refused = DTR_ERROR_NONE;
-    if (dtr_checkpoint_writer_create(
-            trainer->checkpoint_folder, options->keep, &trainer->writer, &refused) == DTR_OK)
+    if (trainer->world->rank != 0 || options->dry_run || trainer->checkpoint_folder == NULL)
         return DTR_OK;
-    if (named != NULL)
+    if (dtr_checkpoint_writer_create(trainer->checkpoint_folder, options->keep,
+            trainer->resumed.path, strcmp(options->resume, "auto") == 0, &trainer->writer,
+            &refused) == DTR_OK)
+        return DTR_OK;
+    if (options->checkpoint_dir != NULL || trainer->resumed.path != NULL)
         return dtr_error_set(error, refused.status, "%s", refused.message);
     dtr_warn("training without checkpoints: %s", refused.message);
     return DTR_OK;
@@ -291,22 +332,46 @@ static enum dtr_status open_checkpoints(struct dtr_trainer *trainer, struct dtr_
 
 typedef enum dtr_status phase(struct dtr_trainer *trainer, struct dtr_error *error);
 
-static enum dtr_status agree_on(struct dtr_trainer *trainer, phase *run)
+static enum dtr_status check_data(struct dtr_trainer *trainer, struct dtr_error *error)
 {
-    struct dtr_error error = DTR_ERROR_NONE;
-    run(trainer, &error);
-    return dtr_world_agree(trainer->world, &error);
+    return dtr_resume_check(trainer, error);
 }
+
+static enum dtr_status run_phases(struct dtr_trainer *trainer, phase *const phases[], int count)
+{
+    enum dtr_status status = DTR_OK;
+    for (int i = 0; i < count && status == DTR_OK; i++) {
+        struct dtr_error error = DTR_ERROR_NONE;
+        phases[i](trainer, &error);
+        status = dtr_world_agree(trainer->world, &error);
+    }
+    return status;
+}
+
+/* All ranks compute alike: with what the least of their CPUs has. */
+static void agree_on_isa(struct dtr_trainer *trainer)
+{
+    struct dtr_world *world = trainer->world;
+    trainer->lower_isa = !dtr_world_same(world, trainer->isa);
+    trainer->isa = (enum dtr_isa)dtr_world_min_u64(world, trainer->isa);
+    int recorded = (int)trainer->isa + 1;
+    trainer->changed_isa = trainer->resumed.path != NULL && trainer->options.isa != recorded;
+    trainer->options.isa = recorded;
+}
+
+#define RUN(...)                                                                                   \
+    run_phases(trainer, (phase *const[]){__VA_ARGS__},                                             \
+        sizeof((phase *[]){__VA_ARGS__}) / sizeof(phase *))
 
 enum dtr_status dtr_trainer_setup(
     struct dtr_trainer *trainer, struct dtr_world *world, const struct dtr_options *options)
 {
-    static phase *const phases[] = {resolve_options, load_model, open_data, read_data};
-    struct dtr_error error = DTR_ERROR_NONE;
-    enum dtr_status status = DTR_OK;
     *trainer = (struct dtr_trainer){.world = world, .options = *options, .start_s = dtr_clock_s()};
-    for (size_t i = 0; i < sizeof phases / sizeof *phases && status == DTR_OK; i++)
-        status = agree_on(trainer, phases[i]);
+    enum dtr_status status = RUN(choose_folder);
+    if (status == DTR_OK)
+        status = dtr_resume_read(trainer);
+    if (status == DTR_OK)
+        status = RUN(follow_checkpoint, resolve_options, load_model, open_data, read_data);
     if (status != DTR_OK)
         return status;
 
@@ -315,18 +380,13 @@ enum dtr_status dtr_trainer_setup(
                    dtr_samples_fingerprint(&trainer->validation, DTR_TRAIN) +
                    dtr_samples_fingerprint(&trainer->test, DTR_TEST));
     resolve_schedule(trainer);
-    /* All ranks compute alike: with what the least of their CPUs has. */
-    trainer->lower_isa = !dtr_world_same(world, trainer->isa);
-    trainer->isa = (enum dtr_isa)dtr_world_min_u64(world, trainer->isa);
-    status = agree_on(trainer, make_loader);
-    if (status == DTR_OK)
-        status = agree_on(trainer, join_exchange);
-    if (status == DTR_OK)
-        status = agree_on(trainer, compile);
-    if (status == DTR_OK)
-        status = initialize_weights(trainer, &error);
-    if (status == DTR_OK)
-        status = agree_on(trainer, open_checkpoints);
+    agree_on_isa(trainer);
+    status = RUN(check_data, make_loader, join_exchange, compile, alloc_snapshots);
+    if (status != DTR_OK)
+        return status;
+
+    begin_state(trainer);
+    status = RUN(open_checkpoints);
     trainer->checkpoints = trainer->writer != NULL;
     dtr_world_broadcast(world, &trainer->checkpoints, sizeof trainer->checkpoints);
     return status;
@@ -345,6 +405,7 @@ void dtr_trainer_free(struct dtr_trainer *trainer)
     dtr_samples_free(&trainer->validation);
     dtr_samples_free(&trainer->test);
     dtr_dataset_close(trainer->dataset);
+    dtr_checkpoint_file_free(&trainer->resumed);
     free(trainer->checkpoint_folder);
     free(trainer->weights);
     free(trainer->momentum);

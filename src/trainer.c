@@ -111,7 +111,7 @@ enum dtr_status dtr_trainer_run(struct dtr_trainer *trainer)
     struct dtr_reporter reporter = dtr_reporter_begin(trainer);
     enum dtr_status written = DTR_OK, agreed = DTR_OK;
 
-    for (int64_t step = 0; step < options->steps && agreed == DTR_OK; step++) {
+    for (int64_t step = trainer->resumed.step; step < options->steps && agreed == DTR_OK; step++) {
         double before_s = dtr_clock_s();
         struct dtr_batch_report batch = train_step(trainer, step);
         dtr_reporter_step(&reporter, &batch, dtr_clock_s() - before_s);

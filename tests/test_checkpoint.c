@@ -139,7 +139,8 @@ static void teardown(void)
 
 static void open_writer(int64_t keep)
 {
-    enum dtr_status status = dtr_checkpoint_writer_create(folder, keep, &writer, &error);
+    enum dtr_status status = dtr_checkpoint_writer_create(
+        folder, keep, NULL, false, &writer, &error);
     ck_assert_msg(status == DTR_OK, "%s", error.message);
 }
 
@@ -196,6 +197,8 @@ static void check_file(const char *where)
     ck_assert_int_eq(file.seed, options.seed);
     ck_assert_uint_eq(file.weights_hash, dtr_model_hash(model, state.weights));
     ck_assert_mem_eq(file.weights, state.weights, (size_t)model->slab_count * sizeof(float));
+    ck_assert_mem_eq(file.momentum, state.momentum, (size_t)model->slab_count * sizeof(float));
+    ck_assert_ptr_nonnull(strstr(file.path, "ckpt-s"));
     dtr_checkpoint_file_free(&file);
     ck_assert_ptr_null(file.model);
     check_closed();
@@ -366,10 +369,60 @@ START_TEST(test_folder_of_another_run)
     write_one();
     write_step(1000000000);
     struct dtr_checkpoint_writer *other;
-    check_error(dtr_checkpoint_writer_create(folder, 3, &other, &error), DTR_USAGE,
-        "already holds checkpoints (newest ckpt-s1000000000.h5); name another folder or remove");
+    check_error(dtr_checkpoint_writer_create(folder, 3, NULL, false, &other, &error), DTR_USAGE,
+        "already holds checkpoints (newest ckpt-s1000000000.h5); go on with --resume auto,");
     ck_assert_ptr_null(other);
     check_folder("ckpt-s000000860.h5 ckpt-s1000000000.h5 latest");
+}
+END_TEST
+
+/* A run that goes on from `step`, whose name is written in another way. */
+static enum dtr_status resume_in_folder(int64_t step, bool newer_are_bad)
+{
+    char from[600];
+    snprintf(from, sizeof from, "%s/../a/ckpt-s%09lld.h5", folder, (long long)step);
+    dtr_checkpoint_writer_free(writer);
+    return dtr_checkpoint_writer_create(folder, 2, from, newer_are_bad, &writer, &error);
+}
+
+START_TEST(test_resumed_run_keeps_its_folder)
+{
+    open_writer(3);
+    for (int64_t step = 10; step <= 30; step += 10)
+        write_step(step);
+    check_error(resume_in_folder(20, false), DTR_USAGE, "holds newer checkpoints than");
+    error = DTR_ERROR_NONE;
+    ck_assert_int_eq(resume_in_folder(20, true), DTR_OK);
+    write_step(25); /* the newer one is not this run's, and stays until it is written again */
+    check_folder("ckpt-s000000020.h5 ckpt-s000000025.h5 ckpt-s000000030.h5 latest");
+    write_step(30);
+    check_folder("ckpt-s000000025.h5 ckpt-s000000030.h5 latest");
+    check_latest("ckpt-s000000030.h5\n");
+    ck_assert_int_eq(resume_in_folder(30, false), DTR_OK);
+}
+END_TEST
+
+START_TEST(test_newest_that_is_good)
+{
+    struct dtr_checkpoint_file file;
+    char path_of[600];
+    ck_assert_int_eq(dtr_checkpoint_read_newest(folder, &file, &error), DTR_OK);
+    ck_assert_ptr_null(file.path);
+    open_writer(3);
+    ck_assert_int_eq(dtr_checkpoint_read_newest(folder, &file, &error), DTR_OK);
+    ck_assert_ptr_null(file.path);
+    for (int64_t step = 10; step <= 30; step += 10)
+        write_step(step);
+    for (int64_t step = 30; step >= 10; step -= 10) {
+        ck_assert_int_eq(dtr_checkpoint_read_newest(folder, &file, &error), DTR_OK);
+        ck_assert_int_eq(file.step, step);
+        dtr_checkpoint_file_free(&file);
+        snprintf(path_of, sizeof path_of, "%s/ckpt-s%09lld.h5", folder, (long long)step);
+        ck_assert_int_eq(truncate(path_of, 5000), 0);
+    }
+    check_error(
+        dtr_checkpoint_read_newest(folder, &file, &error), DTR_INPUT, "none of the 3 checkpoints");
+    ck_assert_ptr_null(file.path);
 }
 END_TEST
 
@@ -379,12 +432,15 @@ START_TEST(test_folders_that_cannot_be_written)
     snprintf(file, sizeof file, "%s/file", top);
     snprintf(below, sizeof below, "%s/a/b", file);
     save(file, "", 0);
-    check_error(dtr_checkpoint_writer_create(below, 3, &writer, &error), DTR_WRITE, below);
-    check_error(dtr_checkpoint_writer_create(file, 3, &writer, &error), DTR_WRITE, file);
-    check_error(dtr_checkpoint_writer_create("", 3, &writer, &error), DTR_WRITE, "cannot create");
-    /* It exists, and not even root can make a file in it. */
     check_error(
-        dtr_checkpoint_writer_create("/proc", 3, &writer, &error), DTR_WRITE, "/proc: open");
+        dtr_checkpoint_writer_create(below, 3, NULL, false, &writer, &error), DTR_WRITE, below);
+    check_error(
+        dtr_checkpoint_writer_create(file, 3, NULL, false, &writer, &error), DTR_WRITE, file);
+    check_error(dtr_checkpoint_writer_create("", 3, NULL, false, &writer, &error), DTR_WRITE,
+        "cannot create");
+    /* It exists, and not even root can make a file in it. */
+    check_error(dtr_checkpoint_writer_create("/proc", 3, NULL, false, &writer, &error), DTR_WRITE,
+        "/proc: open");
     ck_assert_ptr_null(writer);
 }
 END_TEST
@@ -466,8 +522,8 @@ START_TEST(test_full_disk)
     check_folder("ckpt-s000000860.h5 filler latest");
     struct dtr_checkpoint_writer *other;
     snprintf(below, sizeof below, "%s/below", folder);
-    check_error(
-        dtr_checkpoint_writer_create(below, 3, &other, &error), DTR_WRITE, strerror(ENOSPC));
+    check_error(dtr_checkpoint_writer_create(below, 3, NULL, false, &other, &error), DTR_WRITE,
+        strerror(ENOSPC));
     unlink(filler);
     write_step(900);
     check_file(folder);
@@ -851,6 +907,8 @@ static Suite *make_suite(void)
     tcase_add_loop_test(writing, test_rotation, 1, 2);
     tcase_add_loop_test(writing, test_rotation, 3, 4);
     tcase_add_test(writing, test_folder_of_another_run);
+    tcase_add_test(writing, test_resumed_run_keeps_its_folder);
+    tcase_add_test(writing, test_newest_that_is_good);
     tcase_add_test(writing, test_folders_that_cannot_be_written);
 
     add_case(suite, failing);

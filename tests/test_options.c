@@ -142,8 +142,9 @@ START_TEST(test_table_covers_the_struct)
         ck_assert_msg(sorted[i]->offset == aligned, "before %s", sorted[i]->name);
         end = aligned + bytes;
     }
-    size_t alignment = _Alignof(struct dtr_options);
-    ck_assert_uint_eq((end + alignment - 1) / alignment * alignment, sizeof(struct dtr_options));
+    size_t alignment = _Alignof(uint64_t), named = offsetof(struct dtr_options, named);
+    ck_assert_uint_eq((end + alignment - 1) / alignment * alignment, named);
+    ck_assert_uint_eq(named + sizeof(uint64_t), sizeof(struct dtr_options));
 }
 END_TEST
 
@@ -180,6 +181,7 @@ static const struct {
     {"checkpoint-dir", AT(checkpoint_dir), NULL},
     {"checkpoint-every", AT(checkpoint_every), "1000"},
     {"keep", AT(keep), "3"},
+    {"resume", AT(resume), "never"},
     {"progress", AT(progress), "auto"},
     {"overlap", AT(overlap), "yes"},
     {"bucket-bytes", AT(bucket_bytes), NULL},
@@ -783,6 +785,60 @@ static TCase *add_case(Suite *suite, const char *name)
     return tcase;
 }
 
+/* ---- resume ---- */
+
+/* What the user has said, with a run's options behind it. */
+static struct parsed resumed(const char *const *words, const char *recorded)
+{
+    struct parsed parsed = parse(TRAIN, words);
+    ck_assert_int_eq(parsed.status, DTR_OK);
+    parsed.status = dtr_options_resume(&parsed.options, recorded, "a/ckpt.h5", &parsed.error);
+    return parsed;
+}
+#define RESUME(recorded, ...) resumed((const char *const[]){__VA_ARGS__, NULL}, recorded)
+
+static const char run[] = "lr=0.5\0epochs=3\0steps=120\0batch-per-rank=\0seed=7\0"
+                          "data=some/where\0shuffle=no\0later=1\0";
+
+START_TEST(test_resume_takes_what_is_not_named)
+{
+    struct parsed parsed = RESUME(run, "--seed", "7", "--data", "else/where", "--keep", "9");
+    ck_assert_msg(parsed.status == DTR_OK, "%s", parsed.error.message);
+    ck_assert(parsed.options.learning_rate == 0.5);
+    ck_assert(parsed.options.epochs == 3);
+    ck_assert_int_eq(parsed.options.steps, 120);
+    ck_assert_int_eq(parsed.options.batch_per_rank, 0);
+    ck_assert_int_eq(parsed.options.keep, 9);
+    ck_assert(!parsed.options.shuffle);
+    ck_assert_str_eq(parsed.options.data, "else/where");
+    ck_assert(dtr_options_named(&parsed.options, "seed"));
+    ck_assert(!dtr_options_named(&parsed.options, "lr"));
+}
+END_TEST
+
+START_TEST(test_resume_goes_on_longer)
+{
+    struct parsed epochs = RESUME(run, "--epochs", "5"), steps = RESUME(run, "--steps", "500");
+    ck_assert(epochs.options.epochs == 5 && epochs.options.steps == 0);
+    ck_assert_int_eq(steps.options.steps, 500);
+}
+END_TEST
+
+START_TEST(test_resume_refuses_contradictions)
+{
+    static const char *const words[][3] = {{"--lr", "0.25", "has 0.5;"},
+        {"--batch-per-rank", "4", "has no such option;"}, {"--shuffle", "yes", "has no;"}};
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
+        struct parsed parsed = RESUME(run, words[i][0], words[i][1]);
+        ck_assert_int_eq(parsed.status, DTR_USAGE);
+        ck_assert_ptr_nonnull(strstr(parsed.error.message, words[i][0]));
+        ck_assert_ptr_nonnull(strstr(parsed.error.message, "a/ckpt.h5"));
+        ck_assert_ptr_nonnull(strstr(parsed.error.message, words[i][2]));
+    }
+    ck_assert_int_eq(RESUME("optimizer=lion\0", "--keep", "2").status, DTR_INPUT);
+}
+END_TEST
+
 static Suite *make_suite(void)
 {
     Suite *suite = suite_create("options");
@@ -805,6 +861,10 @@ static Suite *make_suite(void)
     tcase_add_test(tcase, test_help_is_aligned);
     tcase_add_test(tcase, test_help_is_complete);
     tcase_add_test(tcase, test_markdown);
+    tcase = add_case(suite, "resume");
+    tcase_add_test(tcase, test_resume_takes_what_is_not_named);
+    tcase_add_test(tcase, test_resume_goes_on_longer);
+    tcase_add_test(tcase, test_resume_refuses_contradictions);
     tcase = add_case(suite, "data");
     tcase_add_test(tcase, test_data);
     return suite;

@@ -25,12 +25,15 @@ struct dtr_checkpoint {
 /*
  * The writer of one run's checkpoints into a folder, which is made with its parents if it is
  * missing and tried with a small file. It keeps the newest `keep` (at least 1) of those it wrote.
- * DTR_WRITE when the folder cannot be made or written, DTR_USAGE when it holds checkpoints already:
- * they are another run's.
+ *
+ * `resumed` is the checkpoint that the run goes on from, NULL for a fresh run. Where it lies in the
+ * folder, the older ones there are this run's, too. DTR_WRITE when the folder cannot be made or
+ * written, DTR_USAGE when it holds checkpoints of another run: any others, and newer ones than
+ * `resumed` unless `newer_are_bad`.
  */
 struct dtr_checkpoint_writer;
-enum dtr_status dtr_checkpoint_writer_create(const char *folder, int64_t keep,
-    struct dtr_checkpoint_writer **writer_out, struct dtr_error *error);
+enum dtr_status dtr_checkpoint_writer_create(const char *folder, int64_t keep, const char *resumed,
+    bool newer_are_bad, struct dtr_checkpoint_writer **writer_out, struct dtr_error *error);
 void dtr_checkpoint_writer_free(struct dtr_checkpoint_writer *writer);
 
 /*
@@ -47,21 +50,31 @@ enum dtr_status dtr_checkpoint_write(struct dtr_checkpoint_writer *writer,
 /* The path of the last one written, NULL if none. */
 const char *dtr_checkpoint_written(const struct dtr_checkpoint_writer *writer);
 
-/* What a checkpoint holds. The model and the weights belong to it. */
+/* What a checkpoint holds. All pointers belong to it. */
 struct dtr_checkpoint_file {
+    char *path;
     struct dtr_model *model;
     int64_t step;
     double epoch;
     uint64_t data_fingerprint, weights_hash;
-    int64_t seed;   /* the run's option: what drew its synthetic digits */
-    float *weights; /* canonical slab */
+    int64_t seed;              /* the run's option: what drew its synthetic digits */
+    char *options;             /* the run's, as dtr_options_resume() takes them */
+    int64_t options_bytes;     /* of them */
+    float *weights, *momentum; /* canonical slabs */
 };
 
-/* `path` is a checkpoint or a folder with `latest`. Shape, type and hash of every weight tensor are
- * verified. DTR_INPUT names file and reason; then there is nothing to free. */
+/* `path` is a checkpoint, or a folder, whose newest one is meant: that which `latest` names. Shape,
+ * type and hash of every tensor are verified. DTR_INPUT names file and reason; then there is
+ * nothing to free. */
 enum dtr_status dtr_checkpoint_read(
     const char *path, struct dtr_checkpoint_file *file_out, struct dtr_error *error);
 void dtr_checkpoint_file_free(struct dtr_checkpoint_file *file);
+
+/* The newest checkpoint of a folder that can be read and verified; a warning names each newer one
+ * that cannot. Where there is no checkpoint or no folder, the path is NULL. DTR_INPUT when there
+ * are some, but none is good. */
+enum dtr_status dtr_checkpoint_read_newest(
+    const char *folder, struct dtr_checkpoint_file *file_out, struct dtr_error *error);
 
 /* Prints attributes and tensors for `dtrain info`. Bad tensors are shown as such and then make it
  * DTR_INPUT. */

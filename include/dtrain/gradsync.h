@@ -102,6 +102,9 @@ void dtr_gradsync_gather_factors(void *sync, int layer);
  */
 void dtr_gradsync_gather(struct dtr_gradsync *sync, const float *mine, float *slab_out);
 
+/* The other way, locally: what this rank keeps for its shares, from a slab of everything. */
+void dtr_gradsync_keep(const struct dtr_gradsync *sync, const float *slab, float *mine_out);
+
 /* What it has done on this rank since it was made, and what it takes. */
 struct dtr_gradsync_stats {
     int64_t buckets;

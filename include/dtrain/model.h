@@ -80,6 +80,9 @@ void dtr_model_free(struct dtr_model *model);
 enum dtr_status dtr_model_accepts(const struct dtr_model *model, const char *name,
     struct dtr_shape shape, struct dtr_error *error);
 
+/* Whether two networks are the same, whatever their texts look like. */
+bool dtr_model_equal(const struct dtr_model *a, const struct dtr_model *b);
+
 /* The text of a built-in network, NULL when there is none of that name. */
 const char *dtr_model_builtin(const char *name);
 

@@ -35,13 +35,16 @@ struct dtr_options {
     int reduce;                 /* enum dtr_reduce (gradsync.h) */
     const char *checkpoint_dir; /* NULL: the default; "none": write none */
     int64_t checkpoint_every, keep;
-    int progress; /* enum dtr_tristate */
+    const char *resume; /* "never", "auto" or a path */
+    int progress;       /* enum dtr_tristate */
     bool overlap;
     int64_t bucket_bytes; /* 0: chosen */
     int64_t window_ranks; /* 0: all of a host */
     int kernels;          /* enum dtr_kernel_choice */
     int isa;              /* enum dtr_isa + 1; 0: chosen */
     bool dry_run;
+
+    uint64_t named; /* bit i: entry i of the table was given by the user */
 };
 
 enum dtr_optimizer_kind { DTR_OPTIMIZER_SGD };
@@ -70,6 +73,7 @@ struct dtr_option {
     double min, max;   /* INT and REAL, inclusive */
     unsigned commands; /* of enum dtr_command */
     bool recorded;     /* kept in the checkpoint: it can change the trained bits */
+    bool revisable;    /* recorded, but whoever resumes may name another value */
 };
 
 /* Commands, as bits of dtr_option.commands. */
@@ -90,6 +94,18 @@ void dtr_options_default(struct dtr_options *options_out);
 enum dtr_status dtr_options_parse(enum dtr_command command, int argc, char **argv, int first,
     int operand_limit, const char **operands_out, int *operand_count_out,
     struct dtr_options *options_out, struct dtr_error *error);
+
+/* Whether the user has given an option; `name` is without the dashes. */
+bool dtr_options_named(const struct dtr_options *options, const char *name);
+
+/*
+ * Goes on with a run's options: takes the recorded values of those that the user has not named.
+ * `recorded` is "name=value" after "name=value", each with a '\0' behind it, and an empty one at
+ * the end; texts point into it. DTR_USAGE when the user has named another value for an option that
+ * is not revisable; `where` is the checkpoint, for messages. Unknown names are passed over.
+ */
+enum dtr_status dtr_options_resume(
+    struct dtr_options *options, const char *recorded, const char *where, struct dtr_error *error);
 
 /* The value as a user would write it (parsing it gives the same bits), or option->absent. A text
  * that is longer than text_bytes is cut off. */

@@ -80,9 +80,10 @@ struct dtr_replica_ops {
     /* The slab of gradients, and the momenta [share_count] of the elements that this rank updates,
      * in the replica's own order. */
     const float *(*gradients)(struct dtr_replica *replica);
-    const float *(*momenta)(struct dtr_replica *replica);
-    /* A slab in the replica's own order to the canonical one; the two may not overlap. */
+    float *(*momenta)(struct dtr_replica *replica);
+    /* A slab in the replica's own order to the canonical one, and back; the two may not overlap. */
     void (*canonical)(struct dtr_replica *replica, const float *slab, float *canonical_out);
+    void (*order)(struct dtr_replica *replica, const float *canonical, float *slab_out);
     /* A line for the plan per layer, or layers that are computed as one: names, output shape,
      * kernel. Returns false past the end. */
     bool (*describe)(struct dtr_replica *replica, int line, char *line_out, int64_t line_bytes);

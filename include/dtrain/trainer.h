@@ -34,10 +34,14 @@ struct dtr_trainer {
     float rate;       /* of the step whose gradients are being exchanged */
     enum dtr_isa isa; /* of all ranks */
     bool lower_isa;   /* than some of their CPUs have */
+    bool changed_isa; /* since the checkpoint that the run goes on from */
+
+    struct dtr_checkpoint_file
+        resumed; /* what the run goes on from; path NULL: it is a fresh one */
 
     bool checkpoints;                     /* are written */
+    char *checkpoint_folder;              /* rank 0's counts; NULL: none are */
     struct dtr_checkpoint_writer *writer; /* rank 0 */
-    char *checkpoint_folder;              /* rank 0 */
     float *weights, *momentum;            /* rank 0: canonical snapshots of what is written */
 };
 

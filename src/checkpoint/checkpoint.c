@@ -1,6 +1,7 @@
 /* Checkpoints as files: their names, how they get durable, which are kept, which is the latest. */
 #include "dtrain/checkpoint.h"
 
+#include "dtrain/log.h"
 #include "dtrain/memory.h"
 #include "format.h"
 
@@ -131,25 +132,86 @@ static void format_name(int64_t step, char name_out[40])
     snprintf(name_out, 40, "ckpt-s%09" PRId64 ".h5", step);
 }
 
-static enum dtr_status refuse_used_folder(const char *folder, struct dtr_error *error)
+static int by_step(const void *a, const void *b)
 {
+    int64_t left = *(const int64_t *)a, right = *(const int64_t *)b;
+    return (left > right) - (left < right);
+}
+
+/* The steps of a folder's checkpoints, in rising order; free *steps_out with free(). False with
+ * errno. */
+static bool list_steps(const char *folder, int64_t **steps_out, int64_t *count_out)
+{
+    int64_t room = 0;
+    *steps_out = NULL;
+    *count_out = 0;
     DIR *entries = opendir(folder);
     if (entries == NULL)
-        return dtr_error_set(
-            error, DTR_WRITE, "cannot list checkpoint folder %s: %s", folder, strerror(errno));
-    int64_t newest = -1;
+        return false;
     for (struct dirent *entry; (entry = readdir(entries)) != NULL;) {
         int64_t step = step_of(entry->d_name);
-        newest = step > newest ? step : newest;
+        if (step < 0)
+            continue;
+        if (*count_out == room) {
+            room = 2 * room + 16;
+            int64_t *more = realloc(*steps_out, (size_t)room * sizeof *more);
+            if (more == NULL) {
+                free(*steps_out);
+                closedir(entries);
+                return false;
+            }
+            *steps_out = more;
+        }
+        (*steps_out)[(*count_out)++] = step;
     }
     closedir(entries);
-    if (newest < 0)
-        return DTR_OK;
+    if (*count_out > 0)
+        qsort(*steps_out, (size_t)*count_out, sizeof **steps_out, by_step);
+    return true;
+}
+
+/* The step of a checkpoint in this folder, -1 if it lies elsewhere. */
+static int64_t step_in_folder(const char *folder, const char *path)
+{
+    char parent[PATH_MAX];
+    struct stat here, there;
+    const char *slash = path == NULL ? NULL : strrchr(path, '/');
+    if (path == NULL)
+        return -1;
+    snprintf(parent, sizeof parent, "%.*s", slash == NULL ? 1 : (int)(slash - path + 1),
+        slash == NULL ? "." : path);
+    if (stat(folder, &here) != 0 || stat(parent, &there) != 0 || here.st_dev != there.st_dev ||
+        here.st_ino != there.st_ino)
+        return -1;
+    return step_of(slash == NULL ? path : slash + 1);
+}
+
+/* What lies in the folder already: this run's checkpoints are adopted, others refused. */
+static enum dtr_status adopt_folder(struct dtr_checkpoint_writer *writer, const char *resumed,
+    bool newer_are_bad, struct dtr_error *error)
+{
     char name[40];
-    format_name(newest, name);
-    return dtr_error_set(error, DTR_USAGE,
-        "%s already holds checkpoints (newest %s); name another folder or remove them", folder,
-        name);
+    int64_t count, step = step_in_folder(writer->folder, resumed);
+    if (!list_steps(writer->folder, &writer->steps, &count))
+        return dtr_error_set(error, DTR_WRITE, "cannot list checkpoint folder %s: %s",
+            writer->folder, strerror(errno));
+    if (count == 0)
+        return DTR_OK;
+    format_name(writer->steps[count - 1], name);
+    if (step < 0)
+        return dtr_error_set(error, DTR_USAGE,
+            "%s already holds checkpoints (newest %s); go on with --resume auto, name another "
+            "folder or remove them",
+            writer->folder, name);
+    if (writer->steps[count - 1] > step && !newer_are_bad)
+        return dtr_error_set(error, DTR_USAGE,
+            "%s holds newer checkpoints than %s (newest %s); name another --checkpoint-dir or "
+            "remove them",
+            writer->folder, resumed, name);
+    while (count > 0 && writer->steps[count - 1] > step)
+        count--;
+    writer->count = count;
+    return DTR_OK;
 }
 
 /* Permissions, quotas and read-only mounts are best asked by trying. */
@@ -167,8 +229,8 @@ static enum dtr_status probe_folder(
         writer->folder, failed, strerror(errno));
 }
 
-static enum dtr_status open_folder(
-    struct dtr_checkpoint_writer *writer, const char *folder, struct dtr_error *error)
+static enum dtr_status open_folder(struct dtr_checkpoint_writer *writer, const char *folder,
+    const char *resumed, bool newer_are_bad, struct dtr_error *error)
 {
     if (strlen(folder) >= sizeof writer->folder)
         return dtr_error_set(
@@ -181,12 +243,12 @@ static enum dtr_status open_folder(
     if (writer->folder_fd < 0)
         return dtr_error_set(
             error, DTR_WRITE, "cannot open checkpoint folder %s: %s", folder, strerror(errno));
-    enum dtr_status status = refuse_used_folder(folder, error);
+    enum dtr_status status = adopt_folder(writer, resumed, newer_are_bad, error);
     return status == DTR_OK ? probe_folder(writer, error) : status;
 }
 
-enum dtr_status dtr_checkpoint_writer_create(const char *folder, int64_t keep,
-    struct dtr_checkpoint_writer **writer_out, struct dtr_error *error)
+enum dtr_status dtr_checkpoint_writer_create(const char *folder, int64_t keep, const char *resumed,
+    bool newer_are_bad, struct dtr_checkpoint_writer **writer_out, struct dtr_error *error)
 {
     struct dtr_checkpoint_writer *writer = dtr_alloc(
         1, sizeof *writer, "the checkpoint writer", error);
@@ -198,7 +260,7 @@ enum dtr_status dtr_checkpoint_writer_create(const char *folder, int64_t keep,
     snprintf(writer->suffix, sizeof writer->suffix, "tmp-%s-%ld", host, (long)getpid());
     writer->keep = keep;
     writer->folder_fd = -1;
-    enum dtr_status status = open_folder(writer, folder, error);
+    enum dtr_status status = open_folder(writer, folder, resumed, newer_are_bad, error);
     if (status == DTR_OK)
         *writer_out = writer;
     else
@@ -332,12 +394,25 @@ static enum dtr_status check_signature(const char *path, struct dtr_error *error
     return DTR_OK;
 }
 
+/* Whether a path ends in a folder's `latest`, which is as good as the folder. */
+static bool is_latest(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return strcmp(slash == NULL ? path : slash + 1, latest_name) == 0;
+}
+
 /* From what the user named to a file that looks like HDF5. */
 static enum dtr_status find_file(const char *path, char file_out[PATH_MAX], struct dtr_error *error)
 {
     struct stat info;
     bool found = stat(path, &info) == 0;
+    char folder[PATH_MAX];
     snprintf(file_out, PATH_MAX, "%s", path);
+    if (found && S_ISREG(info.st_mode) && is_latest(path)) {
+        snprintf(folder, sizeof folder, "%s", path);
+        folder[strlen(folder) - strlen(latest_name)] = '\0';
+        return find_file(folder[0] == '\0' ? "." : folder, file_out, error);
+    }
     if (found && S_ISDIR(info.st_mode)) {
         enum dtr_status status = find_latest(path, file_out, error);
         if (status != DTR_OK)
@@ -357,8 +432,41 @@ enum dtr_status dtr_checkpoint_read(
 {
     char file[PATH_MAX];
     *file_out = (struct dtr_checkpoint_file){0};
-    enum dtr_status status = find_file(path, file, error);
-    return status == DTR_OK ? dtr_checkpoint_decode(file, file_out, error) : status;
+    if (find_file(path, file, error) != DTR_OK ||
+        dtr_checkpoint_decode(file, file_out, error) != DTR_OK)
+        return error->status;
+    file_out->path = strdup(file);
+    if (file_out->path != NULL)
+        return DTR_OK;
+    dtr_checkpoint_file_free(file_out);
+    return dtr_error_set(error, DTR_FAILED, "out of memory for a checkpoint's name");
+}
+
+enum dtr_status dtr_checkpoint_read_newest(
+    const char *folder, struct dtr_checkpoint_file *file_out, struct dtr_error *error)
+{
+    int64_t *steps, count;
+    *file_out = (struct dtr_checkpoint_file){0};
+    if (!list_steps(folder, &steps, &count)) {
+        if (errno == ENOENT)
+            return DTR_OK;
+        return dtr_error_set(
+            error, DTR_INPUT, "cannot list checkpoint folder %s: %s", folder, strerror(errno));
+    }
+    struct dtr_error reason = DTR_ERROR_NONE;
+    for (int64_t i = count - 1; i >= 0 && file_out->path == NULL; i--) {
+        char name[40], path[PATH_MAX];
+        format_name(steps[i], name);
+        snprintf(path, sizeof path, "%s/%s", folder, name);
+        if (dtr_checkpoint_read(path, file_out, &reason) != DTR_OK)
+            dtr_warn("skipped %s", reason.message);
+    }
+    free(steps);
+    if (count == 0 || file_out->path != NULL)
+        return DTR_OK;
+    return dtr_error_set(error, DTR_INPUT,
+        "none of the %" PRId64 " checkpoints in %s can be used (%s); remove them to begin anew",
+        count, folder, reason.message);
 }
 
 enum dtr_status dtr_checkpoint_print(const char *path, struct dtr_error *error)
@@ -371,6 +479,9 @@ enum dtr_status dtr_checkpoint_print(const char *path, struct dtr_error *error)
 void dtr_checkpoint_file_free(struct dtr_checkpoint_file *file)
 {
     dtr_model_free(file->model);
+    free(file->path);
+    free(file->options);
     free(file->weights);
+    free(file->momentum);
     *file = (struct dtr_checkpoint_file){0};
 }

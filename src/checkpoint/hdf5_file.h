@@ -89,7 +89,14 @@ enum dtr_status dtr_hdf5_get_real(
 enum dtr_status dtr_hdf5_get_text(
     const struct dtr_hdf5_source *source, const char *name, char **text_out);
 
-/* All of `file_out` but the values of the weights, for which there is memory then. After a failure
+/* An option's recorded value as a user would write it, "" where nothing was set. */
+enum dtr_status dtr_hdf5_get_option(
+    const struct dtr_hdf5_source *source, const struct dtr_option *option, char **text_out);
+
+/* Whether an option is recorded: the program that wrote the file may not have known it yet. */
+bool dtr_hdf5_has_option(const struct dtr_hdf5_source *source, const struct dtr_option *option);
+
+/* All of `file_out` but the values of the slabs, for which there is memory then. After a failure
  * too the caller frees what there is. */
 enum dtr_status dtr_hdf5_get_facts(
     const struct dtr_hdf5_source *source, struct dtr_checkpoint_file *file_out);

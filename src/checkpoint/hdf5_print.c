@@ -11,29 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* An option's recorded value, cut if it does not fit. */
-static enum dtr_status get_option(const struct dtr_hdf5_source *source,
-    const struct dtr_option *option, char *text_out, size_t text_bytes)
-{
-    enum dtr_status status;
-    int64_t count = 0;
-    double real = 0;
-    char *text = NULL;
-    if (option->type == DTR_OPTION_INT) {
-        status = dtr_hdf5_get_int(source, option->name, &count);
-        snprintf(text_out, text_bytes, "%" PRId64, count);
-    } else if (option->type == DTR_OPTION_REAL) {
-        status = dtr_hdf5_get_real(source, option->name, &real);
-        snprintf(text_out, text_bytes, "%.10g", real);
-    } else {
-        status = dtr_hdf5_get_text(source, option->name, &text);
-        snprintf(text_out, text_bytes, "%s", text != NULL && text[0] != '\0' ? text : "-");
-        free(text);
-    }
-    return status;
-}
-
-/* An option that the program that wrote the file did not know yet is left out. */
 static enum dtr_status print_options(const struct dtr_hdf5_source *source)
 {
     enum dtr_status status = DTR_OK;
@@ -41,12 +18,13 @@ static enum dtr_status print_options(const struct dtr_hdf5_source *source)
     const struct dtr_option *table = dtr_options_table(&count);
     dtr_print("Options:\n");
     for (int i = 0; status == DTR_OK && i < count; i++) {
-        char text[512];
-        if (!table[i].recorded || H5Aexists(source->file, table[i].name) == 0)
+        char *value;
+        if (!dtr_hdf5_has_option(source, &table[i]))
             continue;
-        status = get_option(source, &table[i], text, sizeof text);
+        status = dtr_hdf5_get_option(source, &table[i], &value);
         if (status == DTR_OK)
-            dtr_print("  %-20s %s\n", table[i].name, text);
+            dtr_print("  %-20s %s\n", table[i].name, value[0] != '\0' ? value : "-");
+        free(value);
     }
     return status;
 }

@@ -173,12 +173,70 @@ static enum dtr_status get_model(const struct dtr_hdf5_source *source, struct dt
     return status;
 }
 
-static enum dtr_status alloc_weights(
+enum dtr_status dtr_hdf5_get_option(
+    const struct dtr_hdf5_source *source, const struct dtr_option *option, char **text_out)
+{
+    struct dtr_options value = {0};
+    void *field = (char *)&value + option->offset;
+    enum dtr_status status;
+    *text_out = NULL;
+    if (option->type != DTR_OPTION_INT && option->type != DTR_OPTION_REAL)
+        return dtr_hdf5_get_text(source, option->name, text_out);
+    if (option->type == DTR_OPTION_INT)
+        status = dtr_hdf5_get_int(source, option->name, field);
+    else
+        status = dtr_hdf5_get_real(source, option->name, field);
+    if (status != DTR_OK)
+        return status;
+    *text_out = dtr_alloc(64, 1, "an option of a checkpoint", source->error);
+    if (*text_out == NULL)
+        return source->error->status;
+    if (option->fallback != NULL || *(int64_t *)field != 0)
+        dtr_option_format(option, &value, *text_out, 64);
+    return DTR_OK;
+}
+
+bool dtr_hdf5_has_option(const struct dtr_hdf5_source *source, const struct dtr_option *option)
+{
+    return option->recorded && H5Aexists(source->file, option->name) > 0;
+}
+
+/* All recorded options, as dtr_options_resume() takes them. */
+static enum dtr_status get_options(
     const struct dtr_hdf5_source *source, struct dtr_checkpoint_file *file_out)
 {
-    file_out->weights = dtr_alloc(file_out->model->slab_count, sizeof *file_out->weights,
-        "the weights of a checkpoint", source->error);
-    return file_out->weights == NULL ? source->error->status : DTR_OK;
+    enum dtr_status status = DTR_OK;
+    int count;
+    const struct dtr_option *table = dtr_options_table(&count);
+    size_t bytes;
+    FILE *texts = open_memstream(&file_out->options, &bytes);
+    for (int i = 0; status == DTR_OK && texts != NULL && i < count; i++) {
+        char *value;
+        if (!dtr_hdf5_has_option(source, &table[i]))
+            continue;
+        status = dtr_hdf5_get_option(source, &table[i], &value);
+        if (status == DTR_OK)
+            fprintf(texts, "%s=%s%c", table[i].name, value, '\0');
+        free(value);
+    }
+    if (texts == NULL || putc('\0', texts) != '\0' || fclose(texts) != 0)
+        return dtr_error_set(
+            source->error, DTR_FAILED, "out of memory for the options of a checkpoint");
+    file_out->options_bytes = (int64_t)bytes;
+    return status;
+}
+
+static enum dtr_status alloc_slabs(
+    const struct dtr_hdf5_source *source, struct dtr_checkpoint_file *file_out)
+{
+    int64_t count = file_out->model->slab_count;
+    file_out->weights = dtr_alloc(
+        count, sizeof(float), "the weights of a checkpoint", source->error);
+    file_out->momentum = dtr_alloc(
+        count, sizeof(float), "the momenta of a checkpoint", source->error);
+    if (file_out->weights == NULL || file_out->momentum == NULL)
+        return source->error->status;
+    return DTR_OK;
 }
 
 enum dtr_status dtr_hdf5_get_facts(
@@ -197,8 +255,10 @@ enum dtr_status dtr_hdf5_get_facts(
     if (status == DTR_OK)
         status = dtr_hdf5_get_int(source, "seed", &file_out->seed);
     if (status == DTR_OK)
+        status = get_options(source, file_out);
+    if (status == DTR_OK)
         status = get_model(source, &file_out->model);
-    return status == DTR_OK ? alloc_weights(source, file_out) : status;
+    return status == DTR_OK ? alloc_slabs(source, file_out) : status;
 }
 
 /* ---- Tensors ---- */
@@ -265,6 +325,15 @@ enum dtr_status dtr_hdf5_check_weights(
 
 /* ---- The whole ---- */
 
+static enum dtr_status get_slab(const struct dtr_hdf5_source *source, const char *root,
+    const struct dtr_model *model, float *slab)
+{
+    enum dtr_status status = DTR_OK;
+    for (int i = 0; status == DTR_OK && i < model->tensor_count; i++)
+        status = dtr_hdf5_get_tensor(source, root, &model->tensors[i], slab);
+    return status;
+}
+
 enum dtr_status dtr_checkpoint_decode(
     const char *path, struct dtr_checkpoint_file *file_out, struct dtr_error *error)
 {
@@ -273,11 +342,12 @@ enum dtr_status dtr_checkpoint_decode(
     enum dtr_status status = dtr_hdf5_open(path, &source, error);
     if (status == DTR_OK)
         status = dtr_hdf5_get_facts(&source, file_out);
-    for (int i = 0; status == DTR_OK && i < file_out->model->tensor_count; i++)
-        status = dtr_hdf5_get_tensor(
-            &source, DTR_HDF5_WEIGHTS, &file_out->model->tensors[i], file_out->weights);
+    if (status == DTR_OK)
+        status = get_slab(&source, DTR_HDF5_WEIGHTS, file_out->model, file_out->weights);
     if (status == DTR_OK)
         status = dtr_hdf5_check_weights(&source, file_out);
+    if (status == DTR_OK)
+        status = get_slab(&source, DTR_HDF5_MOMENTUM, file_out->model, file_out->momentum);
     if (status != DTR_OK)
         dtr_checkpoint_file_free(file_out);
     return status;

@@ -59,7 +59,7 @@ static const float *cpu_gradients(struct dtr_replica *base)
     return cpu(base)->config.exchange.gradients;
 }
 
-static const float *cpu_momenta(struct dtr_replica *base)
+static float *cpu_momenta(struct dtr_replica *base)
 {
     return cpu(base)->momenta;
 }
@@ -155,6 +155,11 @@ static void cpu_canonical(struct dtr_replica *base, const float *slab, float *ca
     network_canonical(&cpu(base)->inference, slab, canonical_out);
 }
 
+static void cpu_order(struct dtr_replica *base, const float *canonical, float *slab_out)
+{
+    network_order(&cpu(base)->inference, canonical, slab_out);
+}
+
 static void cpu_set(struct dtr_replica *base, const float *weights)
 {
     struct cpu_replica *replica = cpu(base);
@@ -236,6 +241,7 @@ static const struct dtr_replica_ops cpu_ops = {
     .gradients = cpu_gradients,
     .momenta = cpu_momenta,
     .canonical = cpu_canonical,
+    .order = cpu_order,
     .describe = cpu_describe,
     .timing = cpu_timing,
     .destroy = cpu_destroy,
