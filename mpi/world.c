@@ -75,6 +75,7 @@ static void sum_controls(void *left, void *right, int *count, MPI_Datatype *type
         struct dtr_control sum = lefts[i];
         dtr_tree_scalar_append(&sum.loss, &rights[i].loss);
         sum.errors += rights[i].errors;
+        sum.stop = sum.stop > rights[i].stop ? sum.stop : rights[i].stop;
         rights[i] = sum;
     }
 }

@@ -56,8 +56,7 @@ static enum dtr_status compile(struct evaluator *evaluator, struct dtr_world *wo
     return dtr_cpu_replica_compile(&config, &evaluator->replica, error);
 }
 
-static enum dtr_status evaluate(
-    struct dtr_world *world, const struct dtr_options *options, const char *path)
+static int evaluate(struct dtr_world *world, const struct dtr_options *options, const char *path)
 {
     struct evaluator evaluator = {0};
     struct dtr_error error = DTR_ERROR_NONE;
@@ -85,7 +84,7 @@ static enum dtr_status evaluate(
     dtr_samples_free(&evaluator.samples);
     dtr_dataset_close(evaluator.dataset);
     dtr_checkpoint_file_free(&evaluator.checkpoint);
-    return status;
+    return (int)status;
 }
 
 int dtr_command_eval(int argc, char **argv, int first)

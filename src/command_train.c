@@ -1,12 +1,13 @@
 #include "commands.h"
 #include "dtrain/trainer.h"
+#include "stop.h"
 
-static enum dtr_status train(
-    struct dtr_world *world, const struct dtr_options *options, const char *operand)
+static int train(struct dtr_world *world, const struct dtr_options *options, const char *operand)
 {
     struct dtr_trainer trainer;
     (void)operand;
-    enum dtr_status status = dtr_trainer_setup(&trainer, world, options);
+    dtr_stop_watch();
+    int status = (int)dtr_trainer_setup(&trainer, world, options);
     if (status == DTR_OK)
         dtr_trainer_print_plan(&trainer, options);
     if (status == DTR_OK && !options->dry_run)

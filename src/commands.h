@@ -11,9 +11,9 @@ int dtr_command_eval(int argc, char **argv, int first);
 /* Never starts MPI: it runs on a login node. */
 int dtr_command_info(int argc, char **argv, int first);
 
-/* A command that runs on all ranks. It finds options parsed and agreed; the operand is NULL when
- * the command takes none. */
-typedef enum dtr_status dtr_job(
+/* A command that runs on all ranks; returns the exit status. It finds options parsed and agreed;
+ * the operand is NULL when the command takes none. */
+typedef int dtr_job(
     struct dtr_world *world, const struct dtr_options *options, const char *operand);
 
 /* Starts MPI, parses options, runs the job, ends MPI. `operand` names the one word that the command

@@ -26,11 +26,11 @@ int dtr_run_job(enum dtr_command command, const char *operand_name, int argc, ch
         operand_name != NULL && operands == 0)
         dtr_error_set(
             &error, DTR_USAGE, "%s is missing: dtrain %s %s", operand_name, argv[1], operand_name);
-    enum dtr_status status = dtr_world_agree(world, &error);
+    int status = (int)dtr_world_agree(world, &error);
     if (status == DTR_OK)
         status = job(world, &options, operand);
     dtr_world_finish(world);
-    return (int)status;
+    return status;
 }
 
 /* Options that only print something. MPI is not started for them; one process of a job answers. */

@@ -77,6 +77,13 @@ static const struct dtr_option table[] = {
         .fallback = "auto",
         .help = "how gradients are summed over the ranks; tree (auto): in a fixed order, the same "
                 "bits on any number of ranks; allreduce: by the MPI library's own MPI_Iallreduce"},
+    {INT("time-limit", "SECONDS", time_limit, 1, 1e9), .commands = TRAIN,
+        .absent = "the Slurm job's, where it can be asked",
+        .help = "end early enough, with a checkpoint, that the program takes no longer"},
+    {INT("preempt-exit-code", "N", preempt_exit_code, 0, 255), .commands = TRAIN, .fallback = "75",
+        .help = "exit status after an early end with a checkpoint, by a signal or the time limit"},
+    {CHOICE("on-nan", on_nan, "stop|skip"), .commands = TRAIN, .fallback = "stop",
+        .help = "what a loss that is no number means: the end, or no update by that batch"},
     {FLAG("dry-run", dry_run), .commands = TRAIN, .fallback = "no",
         .help = "check options, data and memory, print the plan, train nothing"},
 
@@ -90,6 +97,10 @@ static const struct dtr_option table[] = {
     {TEXT("resume", "auto|never|FILE", resume), .commands = TRAIN, .fallback = "never",
         .help = "go on where a checkpoint ends, with its options: the newest good one of the "
                 "checkpoint folder if there is one (auto), or FILE, which may be a folder"},
+    {CHOICE("on-checkpoint-failure", on_checkpoint_failure, "warn|stop"), .commands = TRAIN,
+        .fallback = "warn",
+        .help =
+            "what a checkpoint that cannot be written means: a warning, or the end (status 74)"},
 
     {INT("eval-every", "STEPS", eval_every, 1, 1e12), .heading = "Output", .commands = TRAIN,
         .fallback = "100", .help = "steps between reports of loss, learning rate and errors"},

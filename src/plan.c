@@ -3,6 +3,7 @@
 #include "dtrain/cpu.h"
 #include "dtrain/log.h"
 #include "dtrain/trainer.h"
+#include "slurm.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -133,6 +134,11 @@ void dtr_trainer_print_plan(struct dtr_trainer *trainer, const struct dtr_option
     print_options(given);
     print_exchange(trainer);
     print_promise(trainer, given);
+    if (trainer->deadline_by != NULL)
+        dtr_print("Time: %.0f s are left (%s)\n", trainer->deadline_s - dtr_clock_s(),
+            trainer->deadline_by);
+    else if (dtr_slurm_job() != NULL)
+        dtr_print("Time: no limit is known (squeue does not tell one); --time-limit sets one\n");
     if (trainer->writer != NULL)
         dtr_print("Checkpoints: %s, every %lld steps and at the end\n", trainer->checkpoint_folder,
             (long long)trainer->options.checkpoint_every);

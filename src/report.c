@@ -69,10 +69,27 @@ void dtr_reporter_print(
     reporter->since_s = 0;
 }
 
+static void print_weights(const struct dtr_model *model, const float *weights)
+{
+    dtr_print("Weights: %016" PRIx64 "\n", dtr_model_hash(model, weights));
+}
+
 void dtr_report_result(const struct dtr_model *model, const float *weights, double test)
 {
     dtr_print("Test error: %.1f%%\n", 100 * test);
-    dtr_print("Weights: %016" PRIx64 "\n", dtr_model_hash(model, weights));
+    print_weights(model, weights);
+}
+
+static void print_throughput(const struct dtr_reporter *reporter)
+{
+    if (reporter->steps == 0)
+        dtr_print("Trained 0 steps: the run had done all of its %lld\n",
+            (long long)reporter->trainer->options.steps);
+    else
+        dtr_print("Trained %lld steps in %.1f s: %.0f images/s, %.1f ms/step\n",
+            (long long)reporter->steps, reporter->steps_s,
+            (double)reporter->samples / reporter->steps_s,
+            1e3 * reporter->steps_s / (double)reporter->steps);
 }
 
 void dtr_reporter_end(struct dtr_reporter *reporter, double test)
@@ -83,13 +100,22 @@ void dtr_reporter_end(struct dtr_reporter *reporter, double test)
         return;
     trainer->replica->ops->get(trainer->replica, trainer->weights);
     dtr_report_result(trainer->model, trainer->weights, test);
-    if (reporter->steps == 0) {
-        dtr_print("Trained 0 steps: the run had done all of its %lld\n",
-            (long long)trainer->options.steps);
+    print_throughput(reporter);
+}
+
+void dtr_reporter_stop(struct dtr_reporter *reporter, const char *reason, const char *checkpoint)
+{
+    const struct dtr_trainer *trainer = reporter->trainer;
+    int64_t step = trainer->resumed.step + reporter->steps;
+    clear_bar(reporter);
+    if (trainer->world->rank != 0)
         return;
-    }
-    dtr_print("Trained %lld steps in %.1f s: %.0f images/s, %.1f ms/step\n",
-        (long long)reporter->steps, reporter->steps_s,
-        (double)reporter->samples / reporter->steps_s,
-        1e3 * reporter->steps_s / (double)reporter->steps);
+    trainer->replica->ops->get(trainer->replica, trainer->weights);
+    dtr_print("Stopped by %s after %lld of %lld steps (epoch %.2f)\n", reason, (long long)step,
+        (long long)trainer->options.steps,
+        (double)step / (double)trainer->schedule.steps_per_epoch);
+    if (checkpoint != NULL)
+        dtr_print("Resume from: %s\n", checkpoint);
+    print_weights(trainer->model, trainer->weights);
+    print_throughput(reporter);
 }

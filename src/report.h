@@ -28,6 +28,9 @@ void dtr_reporter_print(
 /* Test error, weights hash and throughput. */
 void dtr_reporter_end(struct dtr_reporter *reporter, double test);
 
+/* Where and why it ended early, weights hash and throughput; `checkpoint` is what it left. */
+void dtr_reporter_stop(struct dtr_reporter *reporter, const char *reason, const char *checkpoint);
+
 /* "Test error" and "Weights" alone, as `dtrain eval` prints them too. */
 void dtr_report_result(const struct dtr_model *model, const float *weights, double test);
 

@@ -12,6 +12,7 @@
 #include "dtrain/threads.h"
 #include "resume.h"
 #include "slurm.h"
+#include "stop.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -332,6 +333,15 @@ static enum dtr_status open_checkpoints(struct dtr_trainer *trainer, struct dtr_
 
 typedef enum dtr_status phase(struct dtr_trainer *trainer, struct dtr_error *error);
 
+/* Rank 0's watch. A first checkpoint is expected to be written at 50 MB/s. */
+static void plan_end(struct dtr_trainer *trainer)
+{
+    double bytes = 2.0 * sizeof(float) * (double)trainer->model->slab_count;
+    trainer->deadline_s = dtr_stop_deadline(
+        &trainer->options, trainer->start_s, &trainer->deadline_by);
+    trainer->checkpoint_s = 0.5 + bytes / 50e6;
+}
+
 static enum dtr_status check_data(struct dtr_trainer *trainer, struct dtr_error *error)
 {
     return dtr_resume_check(trainer, error);
@@ -386,6 +396,8 @@ enum dtr_status dtr_trainer_setup(
         return status;
 
     begin_state(trainer);
+    if (world->rank == 0)
+        plan_end(trainer);
     status = RUN(open_checkpoints);
     trainer->checkpoints = trainer->writer != NULL;
     dtr_world_broadcast(world, &trainer->checkpoints, sizeof trainer->checkpoints);

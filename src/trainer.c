@@ -4,26 +4,61 @@
 #include "dtrain/clock.h"
 #include "dtrain/evaluate.h"
 #include "dtrain/log.h"
+#include "dtrain/optimizer.h"
 #include "report.h"
+#include "stop.h"
 
+#include <math.h>
 #include <stdio.h>
+
+/* What an early end needs besides a checkpoint and a report: a step, the end of all processes. */
+static const double MARGIN_S = 1;
+
+/* This rank's reason to end after this step, 0 for none. Rank 0 has an eye on the clock. */
+static int64_t reason_to_stop(const struct dtr_trainer *trainer)
+{
+    double left_s = trainer->deadline_s - dtr_clock_s();
+    double needed_s = 2 * trainer->checkpoint_s + trainer->report_s + MARGIN_S;
+    if (trainer->unwritten)
+        return DTR_STOP_UNWRITTEN;
+    if (trainer->world->rank == 0 && left_s < needed_s)
+        return DTR_STOP_TIME;
+    return dtr_stop_signal();
+}
 
 static void start_combining(struct dtr_trainer *trainer, const struct dtr_step_result *mine)
 {
-    struct dtr_control control = {.loss = mine->loss, .errors = mine->errors};
+    struct dtr_control control = {
+        .loss = mine->loss, .errors = mine->errors, .stop = reason_to_stop(trainer)};
     dtr_world_start_control(trainer->world, &control);
 }
 
-/* Everyone's loss and errors. */
+/* Everyone's loss and errors, and reasons to stop. */
 static struct dtr_batch_report combined(struct dtr_trainer *trainer, const struct dtr_batch *batch)
 {
     struct dtr_control all;
     dtr_world_finish_control(trainer->world, &all);
+    trainer->stop = all.stop;
     return (struct dtr_batch_report){.step = batch->step,
         .loss = all.loss.sums[0] / (double)batch->real,
         .errors = all.errors,
         .samples = batch->real,
         .rate = dtr_schedule_rate(&trainer->schedule, batch->step)};
+}
+
+/* Whether a batch is passed over: --on-nan skip has to know the loss before the backward pass. */
+static bool is_skipped(
+    struct dtr_trainer *trainer, const struct dtr_batch *batch, struct dtr_batch_report *report_out)
+{
+    if (trainer->options.on_nan != DTR_NAN_SKIP)
+        return false;
+    *report_out = combined(trainer, batch);
+    bool skipped = !isfinite(report_out->loss);
+    trainer->skipped = skipped ? trainer->skipped + 1 : 0;
+    if (skipped)
+        dtr_warn("the loss of step %lld is %g: no update by this batch", (long long)batch->step,
+            report_out->loss);
+    return skipped;
 }
 
 /* What is still under way at its end, the next step's forward pass waits for. */
@@ -35,12 +70,15 @@ static struct dtr_batch_report train_step(struct dtr_trainer *trainer, int64_t s
     struct dtr_step_result mine;
     replica->ops->forward(replica, batch, &mine);
     start_combining(trainer, &mine);
+    struct dtr_batch_report report;
+    if (is_skipped(trainer, batch, &report))
+        return report;
 
     dtr_gradsync_begin(trainer->sync);
     trainer->rate = (float)dtr_schedule_rate(&trainer->schedule, step);
     replica->ops->backward(replica, batch);
 
-    return combined(trainer, batch);
+    return trainer->options.on_nan == DTR_NAN_SKIP ? report : combined(trainer, batch);
 }
 
 /* What the tutorial reports: the batch's loss, with the decay term, after its update. */
@@ -67,31 +105,73 @@ static enum dtr_status check_replicas(struct dtr_trainer *trainer, int64_t step)
     return dtr_world_agree(trainer->world, &error);
 }
 
+static double longer(double a_s, double b_s)
+{
+    return a_s > b_s ? a_s : b_s;
+}
+
 static enum dtr_status report(
     struct dtr_trainer *trainer, struct dtr_reporter *reporter, int64_t step)
 {
+    double start_s = dtr_clock_s(), validation = 0;
+    int64_t stop = trainer->stop;
     struct dtr_batch_report batch = measure_batch(trainer, step);
-    double validation = 0;
+    trainer->stop = trainer->stop > stop ? trainer->stop : stop;
     if (trainer->validation_count > 0)
         validation = dtr_evaluate(
             trainer->world, trainer->replica, &trainer->validation, trainer->validation_count);
     dtr_reporter_print(reporter, &batch, validation);
-    return check_replicas(trainer, step);
+    enum dtr_status status = check_replicas(trainer, step);
+    trainer->report_s = longer(trainer->report_s, dtr_clock_s() - start_s);
+    return status;
 }
 
-/* All ranks hand over their momenta, rank 0 writes; a failure is a warning, since the training
- * itself is sound. */
-static enum dtr_status write_checkpoint(struct dtr_trainer *trainer, int64_t steps_done)
+/* On rank 0: what has become of the last checkpoint, which is waited for or, if it is not done, is
+ * looked at later. A failure is a warning, since the training itself is sound. */
+static void note_written(struct dtr_trainer *trainer, bool wait)
 {
     struct dtr_error error = DTR_ERROR_NONE;
+    if (trainer->writer == NULL)
+        return;
+    if (wait)
+        dtr_checkpoint_finish(trainer->writer, &error);
+    else
+        dtr_checkpoint_check(trainer->writer, &error);
+    if (wait)
+        trainer->checkpoint_s = longer(
+            trainer->checkpoint_s, dtr_checkpoint_seconds(trainer->writer));
+    if (error.status == DTR_OK)
+        return;
+    dtr_warn("no checkpoint: %s", error.message);
+    trainer->written = error.status;
+    trainer->unwritten = trainer->options.on_checkpoint_failure == DTR_FAILURE_STOP;
+}
+
+/* Weights that are no numbers would take the place of good ones. */
+static bool are_good(const struct dtr_trainer *trainer)
+{
+    return isfinite(dtr_sum_of_squares(trainer->model->slab_count, trainer->weights)) &&
+           isfinite(dtr_sum_of_squares(trainer->model->slab_count, trainer->momentum));
+}
+
+/* All ranks hand over their momenta, rank 0 writes, beside the steps that follow. */
+static void start_checkpoint(struct dtr_trainer *trainer, int64_t steps_done)
+{
     struct dtr_replica *replica = trainer->replica;
     if (!trainer->checkpoints)
-        return DTR_OK;
+        return;
+    note_written(trainer, true); /* the snapshots are free then */
     dtr_gradsync_gather(trainer->sync, replica->ops->momenta(replica), trainer->weights);
     if (trainer->writer == NULL)
-        return DTR_OK;
+        return;
     replica->ops->canonical(replica, trainer->weights, trainer->momentum);
     replica->ops->get(replica, trainer->weights);
+    trainer->written = DTR_OK;
+    if (!are_good(trainer)) {
+        dtr_warn("no checkpoint at step %lld: weights are no numbers", (long long)steps_done);
+        trainer->written = DTR_FAILED;
+        return;
+    }
     struct dtr_checkpoint snapshot = {.model = trainer->model,
         .options = &trainer->options,
         .step = steps_done,
@@ -99,34 +179,79 @@ static enum dtr_status write_checkpoint(struct dtr_trainer *trainer, int64_t ste
         .data_fingerprint = trainer->data_fingerprint,
         .weights = trainer->weights,
         .momentum = trainer->momentum};
-    if (dtr_checkpoint_write(trainer->writer, &snapshot, &error) != DTR_OK)
-        dtr_warn("no checkpoint at step %lld: %s", (long long)steps_done, error.message);
-    return error.status;
+    dtr_checkpoint_begin(trainer->writer, &snapshot);
 }
 
-enum dtr_status dtr_trainer_run(struct dtr_trainer *trainer)
+/* A training that goes on has no use for a loss that is no number. */
+static enum dtr_status check_loss(struct dtr_trainer *trainer, const struct dtr_batch_report *batch)
+{
+    enum { SKIPPED_MOST = 20 };
+    struct dtr_error error = DTR_ERROR_NONE;
+    bool skips = trainer->options.on_nan == DTR_NAN_SKIP && trainer->skipped < SKIPPED_MOST;
+    if (isfinite(batch->loss) || skips)
+        return DTR_OK;
+    note_written(trainer, true);
+    const char *path = trainer->writer != NULL ? dtr_checkpoint_written(trainer->writer) : NULL;
+    if (trainer->world->rank == 0)
+        dtr_error_set(&error, DTR_FAILED,
+            "the loss of step %lld is %g: the training has diverged; try a smaller --lr or "
+            "--warmup-epochs (last good checkpoint: %s)",
+            (long long)batch->step, batch->loss, path != NULL ? path : "none");
+    return dtr_world_agree(trainer->world, &error);
+}
+
+/* A step and what is due after it. */
+static enum dtr_status advance(
+    struct dtr_trainer *trainer, struct dtr_reporter *reporter, int64_t step)
 {
     const struct dtr_options *options = &trainer->options;
+    double before_s = dtr_clock_s();
+    struct dtr_batch_report batch = train_step(trainer, step);
+    dtr_reporter_step(reporter, &batch, dtr_clock_s() - before_s);
+    note_written(trainer, false);
+
+    enum dtr_status status = check_loss(trainer, &batch);
+    if (status == DTR_OK && step % options->eval_every == 0 && trainer->stop == 0)
+        status = report(trainer, reporter, step);
+    bool last = step + 1 == options->steps || trainer->stop != 0;
+    if (status == DTR_OK && (last || (step + 1) % options->checkpoint_every == 0))
+        start_checkpoint(trainer, step + 1);
+    return status;
+}
+
+/* The end of a training that was stopped. No rank leaves before the checkpoint is safe: launchers
+ * end a job whose ranks begin to leave. */
+static int end_early(struct dtr_trainer *trainer, struct dtr_reporter *reporter)
+{
+    const char *path = trainer->writer != NULL ? dtr_checkpoint_written(trainer->writer) : NULL;
+    dtr_gradsync_wait(trainer->sync, 0, trainer->model->slab_count); /* on all ranks */
+    dtr_reporter_stop(reporter, dtr_stop_name(trainer->stop), path);
+    dtr_world_barrier(trainer->world);
+    if (trainer->stop == DTR_STOP_UNWRITTEN)
+        return DTR_WRITE;
+    if (trainer->written != DTR_OK)
+        return (int)trainer->written;
+    if (trainer->checkpoints)
+        return (int)trainer->options.preempt_exit_code;
+    return trainer->stop < DTR_STOP_TIME ? 128 + (int)trainer->stop : DTR_OK;
+}
+
+int dtr_trainer_run(struct dtr_trainer *trainer)
+{
     struct dtr_world *world = trainer->world;
     struct dtr_reporter reporter = dtr_reporter_begin(trainer);
-    enum dtr_status written = DTR_OK, agreed = DTR_OK;
-
-    for (int64_t step = trainer->resumed.step; step < options->steps && agreed == DTR_OK; step++) {
-        double before_s = dtr_clock_s();
-        struct dtr_batch_report batch = train_step(trainer, step);
-        dtr_reporter_step(&reporter, &batch, dtr_clock_s() - before_s);
-
-        if (step % options->eval_every == 0)
-            agreed = report(trainer, &reporter, step);
-        bool last = step + 1 == options->steps;
-        if (agreed == DTR_OK && (last || (step + 1) % options->checkpoint_every == 0))
-            written = write_checkpoint(trainer, step + 1);
-    }
-    if (agreed != DTR_OK)
-        return agreed;
+    enum dtr_status status = DTR_OK;
+    int64_t step = trainer->resumed.step;
+    for (; step < trainer->options.steps && status == DTR_OK && trainer->stop == 0; step++)
+        status = advance(trainer, &reporter, step);
+    if (status != DTR_OK)
+        return (int)status;
+    /* The result of a training whose last checkpoint failed is lost: say so in the status. */
+    note_written(trainer, true);
+    dtr_world_broadcast(world, &trainer->written, sizeof trainer->written);
+    if (step < trainer->options.steps)
+        return end_early(trainer, &reporter);
     double test = dtr_evaluate(world, trainer->replica, &trainer->test, trainer->test_count);
     dtr_reporter_end(&reporter, test);
-    /* The result of a training whose last checkpoint failed is lost: say so in the status. */
-    dtr_world_broadcast(world, &written, sizeof written);
-    return written;
+    return (int)trainer->written;
 }

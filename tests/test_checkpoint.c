@@ -231,7 +231,8 @@ static void save(const char *file_path, const void *data, size_t count)
 
 static int no_dots(const struct dirent *entry)
 {
-    return strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0;
+    return strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0 &&
+           strcmp(entry->d_name, ".lock") != 0;
 }
 
 static void check_folder(const char *expected)
@@ -369,6 +370,10 @@ START_TEST(test_folder_of_another_run)
     write_one();
     write_step(1000000000);
     struct dtr_checkpoint_writer *other;
+    check_error(dtr_checkpoint_writer_create(folder, 3, NULL, false, &other, &error), DTR_USAGE,
+        "is in use by another run (host ");
+    dtr_checkpoint_writer_free(writer);
+    writer = NULL;
     check_error(dtr_checkpoint_writer_create(folder, 3, NULL, false, &other, &error), DTR_USAGE,
         "already holds checkpoints (newest ckpt-s1000000000.h5); go on with --resume auto,");
     ck_assert_ptr_null(other);

@@ -92,7 +92,7 @@ static struct dtr_control train_step(struct trainee *trainee, int64_t step)
     struct dtr_control all;
     usleep((useconds_t)((world->rank * 5 + step * 3) % 4) * 100);
     trainee->replica->ops->forward(trainee->replica, batch, &mine);
-    dtr_world_start_control(world, &(struct dtr_control){mine.loss, mine.errors});
+    dtr_world_start_control(world, &(struct dtr_control){.loss = mine.loss, .errors = mine.errors});
     dtr_gradsync_begin(trainee->sync);
     trainee->replica->ops->backward(trainee->replica, batch);
     dtr_world_finish_control(world, &all);

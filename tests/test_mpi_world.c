@@ -125,8 +125,9 @@ static struct dtr_control control_of(struct dtr_shard_run run, int round)
     double losses[MOST_SHARDS];
     for (int64_t i = 0; i < run.count; i++)
         losses[i] = loss_of(run.first + i, round);
-    return (struct dtr_control){
-        dtr_tree_sum_scalars(run, losses), world->rank + 10000000000 * round};
+    return (struct dtr_control){.loss = dtr_tree_sum_scalars(run, losses),
+        .errors = world->rank + 10000000000 * round,
+        .stop = round == 0 || world->rank % 2 == 0 ? 0 : 100 * round + world->rank};
 }
 
 static bool is_sum_in_line(double sum, int64_t shards, int round)
@@ -158,6 +159,8 @@ START_TEST(test_control)
             ck_assert_int_eq(all.loss.tree.bounds[1], shards[i]);
             ck_assert_mem_eq(&all.loss.sums[0], &expected, sizeof expected);
             ck_assert_int_eq(all.errors, ranks * (ranks - 1) / 2 + ranks * round * 10000000000);
+            int64_t last_odd = (ranks - 2) / 2 * 2 + 1; /* the largest reason is its */
+            ck_assert_int_eq(all.stop, round == 0 || ranks == 1 ? 0 : 100 * round + last_odd);
             order_shows = order_shows || !is_sum_in_line(expected, shards[i], round);
         }
     }

@@ -182,6 +182,10 @@ static const struct {
     {"checkpoint-every", AT(checkpoint_every), "1000"},
     {"keep", AT(keep), "3"},
     {"resume", AT(resume), "never"},
+    {"on-checkpoint-failure", AT(on_checkpoint_failure), "warn"},
+    {"time-limit", AT(time_limit), NULL},
+    {"preempt-exit-code", AT(preempt_exit_code), "75"},
+    {"on-nan", AT(on_nan), "stop"},
     {"progress", AT(progress), "auto"},
     {"overlap", AT(overlap), "yes"},
     {"bucket-bytes", AT(bucket_bytes), NULL},
@@ -541,8 +545,8 @@ START_TEST(test_round_trip)
     const struct dtr_option *table = dtr_options_table(&count);
     for (int i = 0; i < count; i++) {
         const struct dtr_option *option = &table[i];
-        const int64_t whole[] = {
-            (int64_t)option->min, 1000, option->max < 0x1p63 ? (int64_t)option->max : INT64_MAX};
+        const int64_t whole[] = {(int64_t)option->min, option->max < 1000 ? 7 : 1000,
+            option->max < 0x1p63 ? (int64_t)option->max : INT64_MAX};
         switch (option->type) {
         case DTR_OPTION_TEXT:
             check_round_trip(option, &text);

@@ -29,7 +29,10 @@ struct dtr_checkpoint {
  * `resumed` is the checkpoint that the run goes on from, NULL for a fresh run. Where it lies in the
  * folder, the older ones there are this run's, too. DTR_WRITE when the folder cannot be made or
  * written, DTR_USAGE when it holds checkpoints of another run: any others, and newer ones than
- * `resumed` unless `newer_are_bad`.
+ * `resumed` unless `newer_are_bad`; also while another run has the folder (lock.h). What killed
+ * writers have left is removed.
+ *
+ * A thread of its own writes; one thread calls these functions.
  */
 struct dtr_checkpoint_writer;
 enum dtr_status dtr_checkpoint_writer_create(const char *folder, int64_t keep, const char *resumed,
@@ -37,9 +40,9 @@ enum dtr_status dtr_checkpoint_writer_create(const char *folder, int64_t keep, c
 void dtr_checkpoint_writer_free(struct dtr_checkpoint_writer *writer);
 
 /*
- * Writes DIR/ckpt-s%09d.h5 (temporary file, fsync, rename, fsync of the folder), makes DIR/latest
- * name it in the same way, and removes the oldest beyond `keep`. Equal states give equal bytes. The
- * file is built in memory, which takes as much as it is long: 8 bytes per parameter.
+ * Writes DIR/ckpt-s%09d.h5 (temporary file, fsync, read again, rename, fsync of the folder), makes
+ * DIR/latest name it in the same way, and removes the oldest beyond `keep`. Equal states give equal
+ * bytes. The file is built in memory, which takes as much as it is long: 8 bytes per parameter.
  *
  * DTR_WRITE with file, operation and reason; then there is no temporary file, and `latest` still
  * names a good checkpoint. A process that may meet a file size limit must ignore SIGXFSZ for that.
@@ -47,8 +50,19 @@ void dtr_checkpoint_writer_free(struct dtr_checkpoint_writer *writer);
 enum dtr_status dtr_checkpoint_write(struct dtr_checkpoint_writer *writer,
     const struct dtr_checkpoint *checkpoint, struct dtr_error *error);
 
-/* The path of the last one written, NULL if none. */
+/* The same beside the caller, whose slabs must not change until it is done. Whether it was written
+ * tells finish(), which waits for it, or check(), which does not, when it is done: once. One at a
+ * time: finish() is due before the next. */
+void dtr_checkpoint_begin(
+    struct dtr_checkpoint_writer *writer, const struct dtr_checkpoint *checkpoint);
+enum dtr_status dtr_checkpoint_finish(
+    struct dtr_checkpoint_writer *writer, struct dtr_error *error);
+enum dtr_status dtr_checkpoint_check(struct dtr_checkpoint_writer *writer, struct dtr_error *error);
+
+/* After finish(): the path of the last one written, NULL if none; the seconds that the last one
+ * took. */
 const char *dtr_checkpoint_written(const struct dtr_checkpoint_writer *writer);
+double dtr_checkpoint_seconds(const struct dtr_checkpoint_writer *writer);
 
 /* What a checkpoint holds. All pointers belong to it. */
 struct dtr_checkpoint_file {

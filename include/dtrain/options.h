@@ -35,8 +35,12 @@ struct dtr_options {
     int reduce;                 /* enum dtr_reduce (gradsync.h) */
     const char *checkpoint_dir; /* NULL: the default; "none": write none */
     int64_t checkpoint_every, keep;
-    const char *resume; /* "never", "auto" or a path */
-    int progress;       /* enum dtr_tristate */
+    const char *resume;        /* "never", "auto" or a path */
+    int on_checkpoint_failure; /* enum dtr_on_failure */
+    int64_t time_limit;        /* seconds; 0: Slurm's */
+    int64_t preempt_exit_code;
+    int on_nan;   /* enum dtr_on_nan */
+    int progress; /* enum dtr_tristate */
     bool overlap;
     int64_t bucket_bytes; /* 0: chosen */
     int64_t window_ranks; /* 0: all of a host */
@@ -47,6 +51,8 @@ struct dtr_options {
     uint64_t named; /* bit i: entry i of the table was given by the user */
 };
 
+enum dtr_on_failure { DTR_FAILURE_WARN, DTR_FAILURE_STOP };
+enum dtr_on_nan { DTR_NAN_STOP, DTR_NAN_SKIP };
 enum dtr_optimizer_kind { DTR_OPTIMIZER_SGD };
 enum dtr_lr_scaling { DTR_SCALING_NONE, DTR_SCALING_LINEAR, DTR_SCALING_SQRT };
 

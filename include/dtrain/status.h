@@ -12,11 +12,12 @@
 /* The values are the exit statuses that scripts may rely on. */
 enum dtr_status {
     DTR_OK = 0,
-    DTR_FAILED = 1,  /* out of memory, a bug, anything without a kind of its own */
-    DTR_USAGE = 2,   /* an option is unknown, ill-typed or contradicts another */
-    DTR_INPUT = 65,  /* data, model or checkpoint missing, unreadable or malformed */
-    DTR_LAUNCH = 69, /* the launcher or the devices contradict what was asked for */
-    DTR_WRITE = 74,  /* a write failed */
+    DTR_FAILED = 1,   /* out of memory, a bug, anything without a kind of its own */
+    DTR_USAGE = 2,    /* an option is unknown, ill-typed or contradicts another */
+    DTR_INPUT = 65,   /* data, model or checkpoint missing, unreadable or malformed */
+    DTR_LAUNCH = 69,  /* the launcher or the devices contradict what was asked for */
+    DTR_WRITE = 74,   /* a write failed */
+    DTR_STOPPED = 75, /* stopped early with a checkpoint (or --preempt-exit-code) */
 };
 
 struct dtr_error {

@@ -39,10 +39,18 @@ struct dtr_trainer {
     struct dtr_checkpoint_file
         resumed; /* what the run goes on from; path NULL: it is a fresh one */
 
+    int64_t stop;            /* all ranks' reason to end after this step (stop.h), 0 for none */
+    int64_t skipped;         /* batches in a row whose loss was no number */
+    double deadline_s;       /* rank 0: by dtr_clock_s(), when all has to be over */
+    const char *deadline_by; /* rank 0: who says so; NULL: nobody */
+    double checkpoint_s, report_s; /* rank 0: the longest that one has taken, or is expected to */
+
     bool checkpoints;                     /* are written */
     char *checkpoint_folder;              /* rank 0's counts; NULL: none are */
     struct dtr_checkpoint_writer *writer; /* rank 0 */
     float *weights, *momentum;            /* rank 0: canonical snapshots of what is written */
+    enum dtr_status written;              /* rank 0: what became of the last checkpoint */
+    bool unwritten;                       /* rank 0: it failed, and that is the end */
 };
 
 /* A batch's loss and errors, over all ranks. */
@@ -64,7 +72,9 @@ void dtr_trainer_free(struct dtr_trainer *trainer);
  */
 void dtr_trainer_print_plan(struct dtr_trainer *trainer, const struct dtr_options *given);
 
-/* Trains to the end: reports, checkpoints, the final test error. */
-enum dtr_status dtr_trainer_run(struct dtr_trainer *trainer);
+/* Trains to the end, or to where it is stopped: reports, checkpoints, the final test error. Returns
+ * the exit status: DTR_STOPPED or another that was asked for, 128 + the signal's number where it is
+ * stopped by one without a checkpoint, a dtr_status. */
+int dtr_trainer_run(struct dtr_trainer *trainer);
 
 #endif

@@ -56,6 +56,7 @@ void dtr_world_broadcast(struct dtr_world *world, void *data, int64_t bytes);
 struct dtr_control {
     struct dtr_tree_scalar loss; /* sum over samples; of this rank's run of shards, then of all */
     int64_t errors;              /* misclassified samples */
+    int64_t stop; /* why to end after this step, 0 for no reason; the largest counts */
 };
 
 /* Starts to sum while this rank goes on, and waits for the result; one at a time. */

@@ -1,6 +1,6 @@
 /*
- * The inside of a checkpoint, as checkpoint.c sees it: a state becomes the bytes of a file, and a
- * file a state again. Names, durability and which file is read are checkpoint.c's. Private to
+ * The inside of a checkpoint, as writer.c and folder.c see it: a state becomes the bytes of a file,
+ * and a file a state again. Names, durability and which file is read are theirs. Private to
  * src/checkpoint/. Local.
  */
 #ifndef DTRAIN_CHECKPOINT_FORMAT_H

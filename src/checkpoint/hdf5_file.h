@@ -9,6 +9,7 @@
 #include "dtrain/checkpoint.h"
 
 #include <hdf5.h>
+#include <pthread.h>
 #include <stddef.h>
 #include <stdio.h>
 
@@ -51,8 +52,12 @@ static inline herr_t dtr_hdf5_account_take(hid_t stack, void *data)
     return H5Ewalk2(stack, H5E_WALK_UPWARD, dtr_hdf5_account_entry, data);
 }
 
+/* HDF5 is not made for threads: whoever calls it does so between these two. */
+extern pthread_mutex_t dtr_hdf5_mutex;
+
 static inline void dtr_hdf5_account_begin(struct dtr_hdf5_account *account)
 {
+    pthread_mutex_lock(&dtr_hdf5_mutex);
     account->text[0] = '\0';
     H5Eset_auto2(H5E_DEFAULT, dtr_hdf5_account_take, account);
 }
@@ -62,6 +67,7 @@ static inline void dtr_hdf5_account_end(struct dtr_hdf5_account *account)
 {
     (void)account;
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
+    pthread_mutex_unlock(&dtr_hdf5_mutex);
 }
 
 /* ---- hdf5_read.c; a failure is DTR_INPUT, or DTR_FAILED when memory is short ---- */

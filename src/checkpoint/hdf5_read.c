@@ -16,6 +16,8 @@
 /* Bounds what a damaged file can make us allocate; a model's text is far shorter. */
 enum { MAX_TEXT_BYTES = 1 << 24 };
 
+pthread_mutex_t dtr_hdf5_mutex = PTHREAD_MUTEX_INITIALIZER;
+
 /* ---- The file ---- */
 
 void dtr_hdf5_close(struct dtr_hdf5_source *source)

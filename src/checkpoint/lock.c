@@ -1,0 +1,186 @@
+#include "lock.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static const char lock_name[] = ".lock";
+
+/* Field 22 of /proc/PID/stat; the second one is a name in parentheses that may hold anything. 0
+ * where there is no such process. */
+static long long start_of(long long process)
+{
+    char path[64], text[1024] = "";
+    long long started = 0;
+    snprintf(path, sizeof path, "/proc/%lld/stat", process);
+    FILE *file = fopen(path, "re");
+    if (file == NULL)
+        return 0;
+    size_t bytes = fread(text, 1, sizeof text - 1, file);
+    fclose(file);
+    text[bytes] = '\0';
+    const char *at = strrchr(text, ')');
+    for (int field = 2; at != NULL && field < 22; field++)
+        at = strchr(at + 1, ' ');
+    if (at != NULL)
+        started = atoll(at);
+    return started;
+}
+
+struct lock_owner lock_me(void)
+{
+    struct lock_owner me = {.process = getpid()};
+    const char *job = getenv("SLURM_JOB_ID"), *restart = getenv("SLURM_RESTART_COUNT");
+    gethostname(me.host, sizeof me.host - 1);
+    me.started = start_of(me.process);
+    ssize_t length = readlink("/proc/self/ns/pid", me.space, sizeof me.space - 1);
+    me.space[length > 0 ? length : 0] = '\0';
+    snprintf(me.job, sizeof me.job, "%s", job == NULL ? "" : job);
+    me.restart = restart == NULL ? 0 : atoll(restart);
+    return me;
+}
+
+bool lock_is_stale(const struct lock_owner *owner, const struct lock_owner *me, double age_s)
+{
+    if (owner->job[0] != '\0' && strcmp(owner->job, me->job) == 0 && owner->restart < me->restart)
+        return true;
+    if (strcmp(owner->host, me->host) == 0 && strcmp(owner->space, me->space) == 0)
+        return start_of(owner->process) != owner->started;
+    return age_s > LOCK_STALE_S;
+}
+
+static bool write_owner(int fd, const struct lock_owner *owner)
+{
+    char text[400];
+    int length = snprintf(text, sizeof text,
+        "host %s\nprocess %lld\nstarted %lld\nspace %s\njob %s\nrestart %lld\n", owner->host,
+        owner->process, owner->started, owner->space[0] != '\0' ? owner->space : "-",
+        owner->job[0] != '\0' ? owner->job : "-", owner->restart);
+    return write(fd, text, (size_t)length) == length;
+}
+
+/* A lock that was cut short by a crash belongs to nobody who could be asked: only its age counts.
+ */
+static struct lock_owner read_owner(int fd)
+{
+    struct lock_owner owner = {.host = "?"};
+    char text[400];
+    ssize_t length = pread(fd, text, sizeof text - 1, 0);
+    text[length > 0 ? length : 0] = '\0';
+    sscanf(text, "host %64s process %lld started %lld space %63s job %31s restart %lld", owner.host,
+        &owner.process, &owner.started, owner.space, owner.job, &owner.restart);
+    if (strcmp(owner.space, "-") == 0)
+        owner.space[0] = '\0';
+    if (strcmp(owner.job, "-") == 0)
+        owner.job[0] = '\0';
+    return owner;
+}
+
+static enum dtr_status refuse(const struct store *store, const char *what, struct dtr_error *error)
+{
+    return dtr_error_set(error, DTR_WRITE, "cannot write into checkpoint folder %s: %s: %s",
+        store->folder, what, strerror(errno));
+}
+
+/* By the file system's clock, which need not be this host's. */
+static double age_of(const struct store *store, const struct stat *lock)
+{
+    char name[160];
+    struct stat now = *lock;
+    snprintf(name, sizeof name, ".clock.%s", store->suffix);
+    int fd = openat(store->fd, name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (fd < 0)
+        return 0;
+    fstat(fd, &now);
+    close(fd);
+    unlinkat(store->fd, name, 0);
+    return (double)(now.st_mtim.tv_sec - lock->st_mtim.tv_sec);
+}
+
+/* Removes the lock that was found stale, and none that has taken its place since. */
+static void remove_stale(const struct store *store, ino_t inode)
+{
+    char name[160];
+    struct stat moved;
+    snprintf(name, sizeof name, ".stale.%s", store->suffix);
+    if (renameat(store->fd, lock_name, store->fd, name) != 0)
+        return;
+    if (fstatat(store->fd, name, &moved, AT_SYMLINK_NOFOLLOW) == 0 && moved.st_ino != inode)
+        linkat(store->fd, name, store->fd, lock_name, 0);
+    unlinkat(store->fd, name, 0);
+}
+
+/* Whether there was a lock and it is gone now; an owner that lives is named. */
+static bool drop_stale(
+    const struct store *store, const struct lock_owner *me, struct dtr_error *error)
+{
+    struct stat found;
+    int fd = openat(store->fd, lock_name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return errno == ENOENT;
+    struct lock_owner owner = read_owner(fd);
+    bool there = fstat(fd, &found) == 0;
+    close(fd);
+    if (there && lock_is_stale(&owner, me, age_of(store, &found))) {
+        remove_stale(store, found.st_ino);
+        return true;
+    }
+    dtr_error_set(error, DTR_USAGE,
+        "%s is in use by another run (host %s, process %lld%s%s); name another folder, or remove "
+        "%s/%s if that run is dead",
+        store->folder, owner.host, owner.process, owner.job[0] != '\0' ? ", Slurm job " : "",
+        owner.job, store->folder, lock_name);
+    return false;
+}
+
+enum dtr_status lock_take(const struct store *store, struct lock *lock_out, struct dtr_error *error)
+{
+    enum { TRIES = 5 };
+    struct lock_owner me = lock_me();
+    struct stat made;
+    *lock_out = (struct lock){.fd = -1};
+    for (int i = 0; i < TRIES; i++) {
+        int fd = openat(
+            store->fd, lock_name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
+        if (fd >= 0 && write_owner(fd, &me) && fstat(fd, &made) == 0) {
+            *lock_out = (struct lock){fd, made.st_ino};
+            return DTR_OK;
+        }
+        if (fd >= 0 || errno != EEXIST) {
+            refuse(store, "lock", error);
+            if (fd >= 0) {
+                close(fd);
+                unlinkat(store->fd, lock_name, 0);
+            }
+            return error->status;
+        }
+        if (!drop_stale(store, &me, error))
+            return error->status != DTR_OK ? error->status : refuse(store, "lock", error);
+    }
+    return dtr_error_set(error, DTR_USAGE, "%s is wanted by several runs at once", store->folder);
+}
+
+bool lock_renew(const struct store *store, const struct lock *lock)
+{
+    struct stat found;
+    if (fstatat(store->fd, lock_name, &found, AT_SYMLINK_NOFOLLOW) == 0 &&
+        found.st_ino != lock->inode)
+        return false;
+    futimens(lock->fd, NULL); /* where that fails, the next one may not */
+    return true;
+}
+
+void lock_release(const struct store *store, struct lock *lock)
+{
+    if (lock->fd < 0)
+        return;
+    if (lock_renew(store, lock))
+        unlinkat(store->fd, lock_name, 0);
+    close(lock->fd);
+    lock->fd = -1;
+}
