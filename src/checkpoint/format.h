@@ -10,10 +10,17 @@
 
 #include <stddef.h>
 
-/* The file's bytes, equal for equal states; free with free(). DTR_FAILED when memory is short, the
- * only thing that can go wrong. In hdf5_write.c. */
-enum dtr_status dtr_checkpoint_encode(const struct dtr_checkpoint *checkpoint, void **bytes_out,
-    size_t *size_out, struct dtr_error *error);
+/* The memory that a file is built in. All zero at first; then it is kept for the next file, as the
+ * system takes longer to hand out new memory than HDF5 to fill it. Free `bytes` with free(). */
+struct dtr_checkpoint_image {
+    char *bytes;
+    size_t capacity, size; /* size: of the file */
+};
+
+/* The file's bytes, equal for equal states. DTR_FAILED when memory is short, the only thing that
+ * can go wrong. In hdf5_write.c. */
+enum dtr_status dtr_checkpoint_encode(const struct dtr_checkpoint *checkpoint,
+    struct dtr_checkpoint_image *image, struct dtr_error *error);
 
 /* dtr_checkpoint_read() of an HDF5 file. In hdf5_read.c. */
 enum dtr_status dtr_checkpoint_decode(

@@ -155,17 +155,11 @@ static bool put_slab(hid_t file, const char *root, const struct dtr_model *model
     return true;
 }
 
-/* The memory that a file is built in. */
-struct image {
-    char *bytes;
-    size_t capacity, size;
-};
-
 /* Whatever HDF5 asks for is there already. */
 static void *grow_image(void *bytes, size_t size, H5FD_file_image_op_t operation, void *data)
 {
     (void)bytes, (void)operation;
-    struct image *image = data;
+    struct dtr_checkpoint_image *image = data;
     return size <= image->capacity ? image->bytes : NULL;
 }
 
@@ -190,16 +184,23 @@ static herr_t unshare_image(void *data)
 /* HDF5 crashes when the memory runs out under it, so it gets more than it can need in advance: both
  * slabs, half as much again for chunks that are not full, and much for everything else. It is
  * zeroed, for equal bytes, and what is not used takes no room. */
-static bool reserve_image(const struct dtr_model *model, struct image *image)
+static bool reserve_image(const struct dtr_model *model, struct dtr_checkpoint_image *image)
 {
     size_t slab_bytes = (size_t)model->slab_count * sizeof(float);
-    image->capacity = 3 * slab_bytes + ((size_t)16 << 20);
-    image->bytes = calloc(1, image->capacity);
+    size_t capacity = 3 * slab_bytes + ((size_t)16 << 20);
+    if (image->capacity < capacity) {
+        free(image->bytes);
+        image->bytes = calloc(1, capacity);
+    } else {
+        memset(image->bytes, 0, image->size);
+    }
+    image->capacity = image->bytes != NULL ? capacity : 0;
+    image->size = 0;
     return image->bytes != NULL;
 }
 
 /* H5Fget_file_image() would be simpler, but what HDF5 1.10 gives then has a wrong checksum. */
-static hid_t create_in_memory(struct image *image)
+static hid_t create_in_memory(struct dtr_checkpoint_image *image)
 {
     SCOPED_ID create = H5Pcreate(H5P_FILE_CREATE);
     SCOPED_ID access = H5Pcreate(H5P_FILE_ACCESS);
@@ -221,7 +222,7 @@ static hid_t create_in_memory(struct image *image)
     return H5Fcreate("/dev/null/checkpoint", H5F_ACC_TRUNC, create, access);
 }
 
-static bool build_image(const struct dtr_checkpoint *checkpoint, struct image *image)
+static bool build_image(const struct dtr_checkpoint *checkpoint, struct dtr_checkpoint_image *image)
 {
     const struct dtr_model *model = checkpoint->model;
     hid_t file = create_in_memory(image);
@@ -234,20 +235,15 @@ static bool build_image(const struct dtr_checkpoint *checkpoint, struct image *i
     return file >= 0 && H5Fclose(file) >= 0 && size > 0;
 }
 
-enum dtr_status dtr_checkpoint_encode(const struct dtr_checkpoint *checkpoint, void **bytes_out,
-    size_t *size_out, struct dtr_error *error)
+enum dtr_status dtr_checkpoint_encode(const struct dtr_checkpoint *checkpoint,
+    struct dtr_checkpoint_image *image, struct dtr_error *error)
 {
     __attribute__((cleanup(dtr_hdf5_account_end))) struct dtr_hdf5_account account;
     dtr_hdf5_account_begin(&account);
-    *bytes_out = NULL;
-    struct image image = {0};
-    if (!reserve_image(checkpoint->model, &image))
+    if (!reserve_image(checkpoint->model, image))
         return dtr_error_set(error, DTR_FAILED, "out of memory for a checkpoint");
-    if (!build_image(checkpoint, &image)) {
-        free(image.bytes);
-        return dtr_error_set(error, DTR_FAILED, "HDF5 cannot build the file: %s", account.text);
-    }
-    *bytes_out = image.bytes;
-    *size_out = image.size;
-    return DTR_OK;
+    if (build_image(checkpoint, image))
+        return DTR_OK;
+    image->size = image->capacity; /* nobody knows how far it got */
+    return dtr_error_set(error, DTR_FAILED, "HDF5 cannot build the file: %s", account.text);
 }

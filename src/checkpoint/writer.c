@@ -26,6 +26,7 @@ struct dtr_checkpoint_writer {
     struct store store;
     struct lock lock;
     char newest[PATH_MAX + 64]; /* path of the last one written, "" before */
+    struct dtr_checkpoint_image image;
     int64_t keep;
     int64_t *steps; /* of the checkpoints written and not yet removed, oldest first */
     int64_t count;
@@ -96,15 +97,11 @@ static enum dtr_status remove_oldest(struct dtr_checkpoint_writer *writer, struc
 static enum dtr_status write_file(struct dtr_checkpoint_writer *writer, const char *name,
     const struct dtr_checkpoint *checkpoint, struct dtr_error *error)
 {
-    void *bytes;
-    size_t size;
-    enum dtr_status status = dtr_checkpoint_encode(checkpoint, &bytes, &size, error);
-    if (status != DTR_OK)
+    struct dtr_checkpoint_image *image = &writer->image;
+    if (dtr_checkpoint_encode(checkpoint, image, error) != DTR_OK)
         return dtr_error_set(
             error, DTR_WRITE, "cannot write %s/%s: %s", writer->store.folder, name, error->message);
-    status = store_as(writer, name, bytes, size, error);
-    free(bytes);
-    return status;
+    return store_as(writer, name, image->bytes, image->size, error);
 }
 
 static enum dtr_status write_checkpoint(struct dtr_checkpoint_writer *writer,
@@ -336,6 +333,7 @@ void dtr_checkpoint_writer_free(struct dtr_checkpoint_writer *writer)
     store_close(&writer->store);
     pthread_cond_destroy(&writer->changed);
     pthread_mutex_destroy(&writer->mutex);
+    free(writer->image.bytes);
     free(writer->steps);
     free(writer);
 }
