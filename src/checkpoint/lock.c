@@ -7,16 +7,17 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 static const char lock_name[] = ".lock";
 
-/* Field 22 of /proc/PID/stat; the second one is a name in parentheses that may hold anything. 0
- * where there is no such process. */
+/* When a process began: field 22 of /proc/PID/stat, of which field 2 is a name in parentheses that
+ * may hold anything and field 3 the state. 0 where there is no such process, or it has ended and
+ * nobody has asked for its status yet. */
 static long long start_of(long long process)
 {
     char path[64], text[1024] = "";
-    long long started = 0;
     snprintf(path, sizeof path, "/proc/%lld/stat", process);
     FILE *file = fopen(path, "re");
     if (file == NULL)
@@ -25,11 +26,11 @@ static long long start_of(long long process)
     fclose(file);
     text[bytes] = '\0';
     const char *at = strrchr(text, ')');
+    if (at == NULL || strchr("ZX", at[1] == ' ' ? at[2] : 'Z') != NULL)
+        return 0;
     for (int field = 2; at != NULL && field < 22; field++)
         at = strchr(at + 1, ' ');
-    if (at != NULL)
-        started = atoll(at);
-    return started;
+    return at != NULL ? atoll(at) : 0;
 }
 
 struct lock_owner lock_me(void)
@@ -140,7 +141,8 @@ static bool drop_stale(
 
 enum dtr_status lock_take(const struct store *store, struct lock *lock_out, struct dtr_error *error)
 {
-    enum { TRIES = 5 };
+    enum { TRIES = 50 };
+    const struct timespec pause = {.tv_nsec = 100000000};
     struct lock_owner me = lock_me();
     struct stat made;
     *lock_out = (struct lock){.fd = -1};
@@ -159,10 +161,14 @@ enum dtr_status lock_take(const struct store *store, struct lock *lock_out, stru
             }
             return error->status;
         }
-        if (!drop_stale(store, &me, error))
-            return error->status != DTR_OK ? error->status : refuse(store, "lock", error);
+        /* A run that is being killed needs a moment to be dead. */
+        *error = DTR_ERROR_NONE;
+        if (!drop_stale(store, &me, error) && error->status == DTR_OK)
+            return refuse(store, "lock", error);
+        if (error->status != DTR_OK)
+            nanosleep(&pause, NULL);
     }
-    return dtr_error_set(error, DTR_USAGE, "%s is wanted by several runs at once", store->folder);
+    return error->status != DTR_OK ? error->status : refuse(store, "lock", error);
 }
 
 bool lock_renew(const struct store *store, const struct lock *lock)
