@@ -3,13 +3,15 @@
 /* Samples whose sums are kept at a time, so that they need the kernel only once. */
 enum { PASS = 4 * DENSE_BLOCK };
 
-/* Units of a tile without dropout; four samples each. */
+/* Units of a tile without dropout, four samples each; samples of a tile with it, one unit each. An
+ * addition has to wait for the one before, so there are several sums; with more than 8, there are
+ * not enough registers for all addresses. */
 #if VEC_REGISTERS == 32
-enum { TILE_UNITS = 4 };
+enum { TILE_UNITS = 4, LISTED_TILE = 8 };
 #elif VEC_REGISTERS == 16
-enum { TILE_UNITS = 3 };
+enum { TILE_UNITS = 3, LISTED_TILE = 8 };
 #else
-enum { TILE_UNITS = 1 };
+enum { TILE_UNITS = 1, LISTED_TILE = 4 };
 #endif
 
 /* The place in canonical order of input i of the source's memory. */
@@ -135,46 +137,32 @@ INLINE void add_sums(float *sums, const vec dots[4])
 }
 
 /* One unit and `count` of the samples, a multiple of 4: their dot products over a chunk. */
-INLINE void dots_listed(const int count, int64_t length, const float *row,
-    const float *const *samples, const uint8_t *list, float *sums)
+INLINE void dots_listed(const int count, int64_t length, const float *restrict row,
+    const float *packed, const uint8_t *list, float *restrict sums)
 {
-    const float *sample[12];
-    vec dots[12];
+    const float *sample[LISTED_TILE];
+    vec dots[LISTED_TILE];
     UNROLL for (int i = 0; i < count; i++)
     {
-        sample[i] = samples[list[i]];
+        sample[i] = packed + list[i] * length;
         dots[i] = vec_zero();
     }
     for (int64_t k = 0; k < length; k += VEC) {
-        vec weights = vec_load(row + k);
         UNROLL for (int i = 0; i < count; i++)
-            dots[i] = vec_fma(weights, vec_load(sample[i] + k), dots[i]);
+            dots[i] = vec_fma(vec_load(row + k), vec_load(sample[i] + k), dots[i]);
     }
     UNROLL for (int i = 0; i < count; i += 4) add_sums(sums + i, dots + i);
 }
 
-/* One unit and all samples that keep it. Tiles of 12 and 8, as one of 4 takes as long as one of 8:
- * an addition has to wait for the one before. */
-INLINE void unit_listed(int count, int64_t length, const float *row, const float *const *samples,
-    const uint8_t *list, float *sums)
+/* One unit and all samples that keep it. `restrict`, so that where there are 32 registers a row of
+ * the usual length can stay there. */
+INLINE void unit_listed(int count, int64_t length, const float *restrict row, const float *packed,
+    const uint8_t *list, float *restrict sums)
 {
-#if VEC_REGISTERS < 16
-    for (int i = 0; i < count; i += 4)
-        dots_listed(4, length, row, samples, list + i, sums + i);
-#else
-    for (; count > 16; count -= 12, list += 12, sums += 12)
-        dots_listed(12, length, row, samples, list, sums);
-    if (count > 12) {
-        dots_listed(8, length, row, samples, list, sums);
-        count -= 8, list += 8, sums += 8;
-    }
-    if (count > 8)
-        dots_listed(12, length, row, samples, list, sums);
-    else if (count > 4)
-        dots_listed(8, length, row, samples, list, sums);
-    else if (count > 0)
-        dots_listed(4, length, row, samples, list, sums);
-#endif
+    for (; count > LISTED_TILE - 4; count -= LISTED_TILE, list += LISTED_TILE, sums += LISTED_TILE)
+        dots_listed(LISTED_TILE, length, row, packed, list, sums);
+    for (; count > 0; count -= 4, list += 4, sums += 4)
+        dots_listed(4, length, row, packed, list, sums);
 }
 
 /* Units from the one that is computed to the one whose row is fetched into the cache. */
@@ -184,12 +172,9 @@ enum { AHEAD = 3 };
 INLINE void chunk_listed(int64_t length, int64_t units, const float *kernel, const float *packed,
     const struct block *block)
 {
-    const float *samples[DENSE_BLOCK];
-    for (int64_t s = 0; s < block->samples; s++)
-        samples[s] = packed + s * length;
     for (int64_t u = 0; u < units; u++) {
         vec_fetch(length, kernel + least(u + AHEAD, units - 1) * length);
-        unit_listed(block->counts[u], length, kernel + u * length, samples,
+        unit_listed(block->counts[u], length, kernel + u * length, packed,
             block->lists + u * DENSE_BLOCK, block->sums + u * DENSE_BLOCK);
     }
 }
