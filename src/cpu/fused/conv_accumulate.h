@@ -14,7 +14,8 @@ enum { TILE_VECTORS = VEC_REGISTERS - 1, TILE_ROWS = 7, TILE_COLUMNS = 7 };
 enum tile_kind {
     TILE_GO_ON,      /* terms are added one after another to what is there */
     TILE_GO_ON_HALF, /* of the only column, the first half of the vector: the rest is undefined */
-    TILE_ADD,        /* a list's terms are added up, and their sum to what is there */
+    TILE_SLIDE,      /* each list's taps lie one column further: a column's terms are added up while
+                        the tile slides over it, and their sum to what is there */
 };
 
 struct conv_tile {
@@ -27,14 +28,10 @@ struct conv_tile {
 
 /* The functions below are inlined with constant kind, rows and columns. */
 
-INLINE void accumulate_list(
-    enum tile_kind kind, int rows, int columns, const struct conv_tile *tile, struct conv_list list)
+/* sums += each of the entries' gradients * its factors. */
+INLINE void add_terms(enum tile_kind kind, int rows, int columns, const struct conv_tile *tile,
+    struct conv_list list, vec sums[TILE_ROWS][TILE_COLUMNS])
 {
-    vec sums[TILE_ROWS][TILE_COLUMNS];
-    float *to = tile->to + list.to;
-    UNROLL for (int r = 0; r < rows; r++) UNROLL for (int c = 0; c < columns; c++)
-        sums[r][c] = kind == TILE_ADD ? vec_zero() : vec_load(to + r * tile->to_row + c * VEC);
-
     const int32_t *at = tile->entries.at + list.first;
     const float *gradients = tile->entries.gradients + list.first;
     for (int64_t i = 0; i < list.count; i++) {
@@ -48,17 +45,55 @@ INLINE void accumulate_list(
             sums[r][c] = vec_fma(gradient, factor, sums[r][c]);
         }
     }
+}
 
+INLINE void accumulate_list(
+    enum tile_kind kind, int rows, int columns, const struct conv_tile *tile, struct conv_list list)
+{
+    vec sums[TILE_ROWS][TILE_COLUMNS];
+    float *to = tile->to + list.to;
     UNROLL for (int r = 0; r < rows; r++) UNROLL for (int c = 0; c < columns; c++)
+        sums[r][c] = vec_load(to + r * tile->to_row + c * VEC);
+    add_terms(kind, rows, columns, tile, list, sums);
+    UNROLL for (int r = 0; r < rows; r++) UNROLL for (int c = 0; c < columns; c++)
+        vec_store(to + r * tile->to_row + c * VEC, sums[r][c]);
+}
+
+/* The first column's sums go to memory, the others move up. */
+INLINE void slide(
+    int rows, int columns, int64_t to_row, float *to, vec sums[TILE_ROWS][TILE_COLUMNS])
+{
+    UNROLL for (int r = 0; r < rows; r++)
     {
-        float *sum = to + r * tile->to_row + c * VEC;
-        vec_store(sum, kind == TILE_ADD ? vec_load(sum) + sums[r][c] : sums[r][c]);
+        vec_store(to + r * to_row, vec_load(to + r * to_row) + sums[r][0]);
+        UNROLL for (int c = 1; c < columns; c++) sums[r][c - 1] = sums[r][c];
+        sums[r][columns - 1] = vec_zero();
     }
+}
+
+/* The lists of a row of outputs. */
+INLINE void slide_along_row(int rows, int columns, const struct conv_tile *tile,
+    const struct conv_list *lists, int64_t count)
+{
+    vec sums[TILE_ROWS][TILE_COLUMNS];
+    float *to = tile->to + lists->to;
+    UNROLL for (int r = 0; r < rows; r++) UNROLL for (int c = 0; c < columns; c++)
+        sums[r][c] = vec_zero();
+    for (int64_t i = 0; i < count; i++, to += VEC) {
+        add_terms(TILE_SLIDE, rows, columns, tile, lists[i], sums);
+        slide(rows, columns, tile->to_row, to, sums);
+    }
+    UNROLL for (int c = 1; c < columns; c++, to += VEC)
+        slide(rows, columns, tile->to_row, to, sums);
 }
 
 INLINE void accumulate_lists(enum tile_kind kind, int rows, int columns, struct conv_tile tile,
     const struct conv_list *lists, int64_t count)
 {
+    if (kind == TILE_SLIDE) {
+        slide_along_row(rows, columns, &tile, lists, count);
+        return;
+    }
     for (int64_t i = 0; i < count; i++)
         accumulate_list(kind, rows, columns, &tile, lists[i]);
 }
@@ -105,8 +140,8 @@ static void conv_accumulate(enum tile_kind kind, int64_t rows, int64_t columns,
     case TILE_GO_ON_HALF:
         accumulate_tile(TILE_GO_ON_HALF, rows, columns, tile, lists, count);
         break;
-    case TILE_ADD:
-        accumulate_tile(TILE_ADD, rows, columns, tile, lists, count);
+    case TILE_SLIDE:
+        accumulate_tile(TILE_SLIDE, rows, columns, tile, lists, count);
         break;
     }
 }

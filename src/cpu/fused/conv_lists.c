@@ -140,13 +140,12 @@ INLINE int64_t list_result(const struct conv_sizes *sizes, struct result result,
     return end - first;
 }
 
-int64_t ISA(conv_list_positions)(const struct conv_sizes *sizes, const struct conv_band *band,
+void ISA(conv_list_positions)(const struct conv_sizes *sizes, const struct conv_band *band,
     uint32_t *bits, struct conv_entries entries_out, struct conv_list *lists_out)
 {
     const struct conv_shape *shape = sizes->shape;
-    const int64_t blocks = shape->out.c / VEC, width = shape->result.w;
-    struct conv_list list = {0};
-    int64_t lists = 0;
+    const int64_t blocks = shape->out.c / VEC, width = shape->result.w, step = shape->pool ? 2 : 1;
+    int64_t first = 0;
     for (int64_t i = band->begin * width; i < band->end * width; i++) {
         const int64_t y = i / width, x = i % width;
         const int64_t at = sizes->dst_origin + y * sizes->dst_row + x * VEC;
@@ -155,14 +154,14 @@ int64_t ISA(conv_list_positions)(const struct conv_sizes *sizes, const struct co
             .winners = shape->pool ? band->winners + i * VEC : NULL};
         find_gradients(sizes, result, blocks, bits);
         for (int64_t position = 0; position < sizes->positions; position++) {
-            list.count = list_result(
-                sizes, result, blocks, bits + position * blocks, list.first, entries_out);
-            list.to = sizes->corner + y * sizes->step_y + x * sizes->step_x +
-                      position / 2 * sizes->src_row + position % 2 * shape->src.block;
-            lists_out[lists] = list;
-            lists += list.count > 0;
-            list.first += list.count;
+            const int64_t row = position / 2, column = step * x + position % 2;
+            const int64_t count = list_result(
+                sizes, result, blocks, bits + position * blocks, first, entries_out);
+            lists_out[(step * (y - band->begin) + row) * step * width + column] =
+                (struct conv_list){first, count,
+                    sizes->corner + y * sizes->step_y + row * sizes->src_row +
+                        column * shape->src.block};
+            first += count;
         }
     }
-    return lists;
 }

@@ -53,11 +53,11 @@ void ISA(conv_list_channels)(const struct conv_sizes *sizes, const struct conv_b
     int64_t first_block, int64_t end_block, struct conv_entries entries_out,
     struct conv_list *lists_out, float *bias);
 
-/* Of one sample: a list for each output position that has gradients; returns how many. An entry is
- * `at` the output's channel, a list goes `to` the output's first tap, so many floats from a block
- * of the sample in src. VEC entries behind the last list are spoiled. `bits` is memory for
+/* Of one sample: a list for each output position, which may be empty, row by row of the outputs. An
+ * entry is `at` the output's channel, a list goes `to` the output's first tap, so many floats from
+ * a block of the sample in src. VEC entries behind the last list are spoiled. `bits` is memory for
  * [positions][out.c / VEC]. */
-int64_t ISA(conv_list_positions)(const struct conv_sizes *sizes, const struct conv_band *band,
+void ISA(conv_list_positions)(const struct conv_sizes *sizes, const struct conv_band *band,
     uint32_t *bits, struct conv_entries entries_out, struct conv_list *lists_out);
 
 #endif

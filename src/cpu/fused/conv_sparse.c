@@ -3,10 +3,10 @@
  * few rows of taps stay in registers while the channel's list runs over the source, of which so
  * much is taken at a time as stays in the first-level cache.
  *
- * The source's gradient: for each block of source channels and each output position, the sums of a
- * few rows of taps are made from the kernels of the channels that have a gradient there, and added
- * to the source's pixels that the taps read. Those rows of all kernels stay in the first-level
- * cache.
+ * The source's gradient: for each block of source channels and a few rows of taps, whose kernels
+ * all stay in the first-level cache, along each row of outputs: the kernels of the channels that
+ * have a gradient are added up in registers for the source's pixels that the taps read, of which
+ * one more is complete after every output.
  */
 #include "conv_sparse.h"
 #include "conv_accumulate.h"
@@ -265,6 +265,30 @@ static void kernel_gradient(
     }
 }
 
+/* A band's share of the gradient of a block of source channels. */
+static void add_to_source(const struct pass *pass, int64_t block, const struct conv_band *band,
+    const float *packed, float *diff_src)
+{
+    const struct conv_sizes *sizes = pass->sizes;
+    const struct conv_shape *shape = sizes->shape;
+    const int64_t tap_row = sizes->columns * VEC, step = shape->pool ? 2 : 1;
+    const int64_t width = step * shape->result.w;
+    for (int64_t row = 0; row < shape->kernel_h; row += sizes->source_tile) {
+        const int64_t rows = least(sizes->source_tile, shape->kernel_h - row);
+        const struct conv_tile tile = {
+            .entries = pass->scratch.entries,
+            .from = packed + (block * shape->kernel_h + row) * shape->out.c * tap_row,
+            .unit = rows * tap_row,
+            .from_row = tap_row,
+            .to = diff_src + row * sizes->src_row,
+            .to_row = sizes->src_row,
+        };
+        for (int64_t y = 0; y < step * (band->end - band->begin); y++)
+            conv_accumulate(
+                TILE_SLIDE, rows, sizes->columns, tile, pass->scratch.lists + y * width, width);
+    }
+}
+
 /* Of a sample's blocks, [share.begin, share.end). */
 static void source_gradient(const struct pass *pass, int64_t sample, struct share share,
     const float *packed, float *diff_src)
@@ -272,27 +296,13 @@ static void source_gradient(const struct pass *pass, int64_t sample, struct shar
     const struct conv_sizes *sizes = pass->sizes;
     const struct conv_shape *shape = sizes->shape;
     const struct scratch *scratch = &pass->scratch;
-    const int64_t tap_row = sizes->columns * VEC;
     memset(diff_src + share.begin * sizes->src_plane, 0,
         (size_t)((share.end - share.begin) * sizes->src_plane) * sizeof(float));
     for (int64_t begin = 0; begin < shape->result.h; begin += sizes->source_band) {
         const struct conv_band band = band_of(pass, sample, 1, begin, sizes->source_band);
-        const int64_t lists = ISA(conv_list_positions)(
-            sizes, &band, scratch->bits, scratch->entries, scratch->lists);
-        for (int64_t block = share.begin; block < share.end; block++) {
-            for (int64_t row = 0; row < shape->kernel_h; row += sizes->source_tile) {
-                const int64_t rows = least(sizes->source_tile, shape->kernel_h - row);
-                const struct conv_tile tile = {
-                    .entries = scratch->entries,
-                    .from = packed + (block * shape->kernel_h + row) * shape->out.c * tap_row,
-                    .unit = rows * tap_row,
-                    .from_row = tap_row,
-                    .to = diff_src + block * sizes->src_plane + row * sizes->src_row,
-                    .to_row = sizes->src_row,
-                };
-                conv_accumulate(TILE_ADD, rows, sizes->columns, tile, scratch->lists, lists);
-            }
-        }
+        ISA(conv_list_positions)(sizes, &band, scratch->bits, scratch->entries, scratch->lists);
+        for (int64_t block = share.begin; block < share.end; block++)
+            add_to_source(pass, block, &band, packed, diff_src + block * sizes->src_plane);
     }
 }
 
