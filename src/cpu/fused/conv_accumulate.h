@@ -24,6 +24,7 @@ struct conv_tile {
     int64_t unit, from_row; /* ... and their rows lie so far apart */
     float *to;              /* a list's sums, likewise */
     int64_t to_row;
+    bool from_zero; /* nothing is there yet; not for TILE_SLIDE */
 };
 
 /* The functions below are inlined with constant kind, rows and columns. */
@@ -53,7 +54,7 @@ INLINE void accumulate_list(
     vec sums[TILE_ROWS][TILE_COLUMNS];
     float *to = tile->to + list.to;
     UNROLL for (int r = 0; r < rows; r++) UNROLL for (int c = 0; c < columns; c++)
-        sums[r][c] = vec_load(to + r * tile->to_row + c * VEC);
+        sums[r][c] = tile->from_zero ? vec_zero() : vec_load(to + r * tile->to_row + c * VEC);
     add_terms(kind, rows, columns, tile, list, sums);
     UNROLL for (int r = 0; r < rows; r++) UNROLL for (int c = 0; c < columns; c++)
         vec_store(to + r * tile->to_row + c * VEC, sums[r][c]);

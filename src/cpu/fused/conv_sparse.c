@@ -211,7 +211,7 @@ static enum tile_kind kernel_tile_kind(const struct conv_shape *shape)
 }
 
 static void add_band(const struct pass *pass, struct share share, const struct conv_band *band,
-    const float *src, float *diff_kernel)
+    bool first, const float *src, float *diff_kernel)
 {
     const struct conv_sizes *sizes = pass->sizes;
     const struct conv_shape *shape = sizes->shape;
@@ -231,6 +231,7 @@ static void add_band(const struct pass *pass, struct share share, const struct c
                 .from_row = sizes->src_row,
                 .to = diff_kernel + block * shape->out.c * sizes->taps + row * sizes->columns * VEC,
                 .to_row = sizes->columns * VEC,
+                .from_zero = first,
             };
             conv_accumulate(kernel_tile_kind(shape),
                 least(sizes->kernel_tile, shape->kernel_h - row), sizes->columns, tile,
@@ -244,18 +245,13 @@ static void kernel_gradient(
 {
     const struct conv_sizes *sizes = pass->sizes;
     const int64_t channels = sizes->shape->out.c, height = sizes->shape->result.h;
-    for (int64_t unit = share.begin; unit < share.end; unit++) {
-        const int64_t dst = unit / sizes->blocks, src = unit % sizes->blocks;
-        memset(diff_kernel + (src * channels + dst * VEC) * sizes->taps, 0,
-            (size_t)(VEC * sizes->taps) * sizeof(float));
-    }
     memset(pass->scratch.bias, 0, (size_t)channels * sizeof(float));
     for (int64_t sample = 0; sample < pass->slice->count; sample += sizes->kernel_samples) {
         for (int64_t row = 0; row < height; row += sizes->kernel_band) {
             const struct conv_band band = band_of(
                 pass, sample, sizes->kernel_samples, row, sizes->kernel_band);
-            add_band(
-                pass, share, &band, pass->slice->src + sample * sizes->src_sample, diff_kernel);
+            add_band(pass, share, &band, sample + row == 0,
+                pass->slice->src + sample * sizes->src_sample, diff_kernel);
         }
     }
     for (int64_t unit = share.begin; unit < share.end; unit++) {
