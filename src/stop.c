@@ -6,26 +6,25 @@
 #include <math.h>
 #include <signal.h>
 #include <stdatomic.h>
-#include <stdio.h>
-#include <string.h>
-#include <unistd.h>
 
 static atomic_int asked;
 
 static void ask(int number)
 {
-    if (number == SIGINT && atomic_load(&asked) == SIGINT)
-        _exit(128 + SIGINT);
     atomic_store(&asked, number);
 }
 
+/* A SIGINT that comes again is the system's to handle, who ends the process. */
 void dtr_stop_watch(void)
 {
     static const int numbers[] = {SIGTERM, SIGINT, SIGUSR1, SIGUSR2};
-    struct sigaction action = {.sa_handler = ask, .sa_flags = SA_RESTART};
-    sigemptyset(&action.sa_mask);
-    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
+        struct sigaction action = {.sa_handler = ask, .sa_flags = SA_RESTART};
+        if (numbers[i] == SIGINT)
+            action.sa_flags |= (int)SA_RESETHAND;
+        sigemptyset(&action.sa_mask);
         sigaction(numbers[i], &action, NULL);
+    }
 }
 
 int64_t dtr_stop_signal(void)

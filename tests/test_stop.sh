@@ -108,14 +108,19 @@ ends_within 10
 check 'exit status 143' [ "$status" -eq 143 ]
 check 'no word of a checkpoint' [ -z "$(grep '^Resume from' "$out")" ]
 
-# A second SIGINT is meant.
-start 1 --steps 100000 --checkpoint-dir none
+# A second SIGINT is meant. The first one has no effect here: a rank that stands still keeps the step
+# from ending.
+start 2 --steps 100000 --checkpoint-dir twice
 check 'trains' wait_for '^Step 20 '
-kill -s STOP "$(cat "$work/pid.0")"
+kill -s STOP "$(cat "$work/pid.1")"
+sleep 1
 kill -s INT "$(cat "$work/pid.0")"
-kill -s CONT "$(cat "$work/pid.0")"
+sleep 1
+check 'the first one waits for the step' kill -0 "$job"
+kill -s INT "$(cat "$work/pid.0")" || true
 ends_within 10
 check 'exit status 130' [ "$status" -eq 130 ]
+check 'at once' [ ! -e "$work/twice/latest" ]
 
 # The time limit.
 # shellcheck disable=SC2086 # $common is a list
