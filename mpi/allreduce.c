@@ -6,6 +6,7 @@
 #include "exchange.h"
 
 #include "dtrain/memory.h"
+#include "dtrain/pulse.h"
 
 #include <stdlib.h>
 
@@ -96,6 +97,7 @@ static bool update_next(struct allreduce *exchange)
     int64_t count = exchange_bucket(sync, exchange->updated).count;
     dtr_threads_run(sync->config.threads, (count + PIECE - 1) / PIECE, update_piece, exchange);
     exchange->updated++;
+    dtr_pulse_beat();
     return true;
 }
 
@@ -112,6 +114,7 @@ static void advance_allreduce(struct dtr_gradsync *sync)
         start(exchange);
     while (exchange->updated < exchange->started && update_next(exchange))
         ;
+    dtr_pulse_look();
 }
 
 static bool arrived_allreduce(struct dtr_gradsync *sync, int64_t bucket)

@@ -24,7 +24,7 @@ struct exchange_ops {
     /* Where there is sync->factors: tells that this rank's factors of a layer are those of this
      * step; whether all ranks' are. */
     void (*publish)(struct dtr_gradsync *sync, int layer);
-    bool (*published)(const struct dtr_gradsync *sync, int layer);
+    bool (*published)(struct dtr_gradsync *sync, int64_t layer);
 };
 
 /* Each implementation embeds this as its first member. */

@@ -2,6 +2,7 @@
 #include "backoff.h"
 #include "comm.h"
 #include "dtrain/memory.h"
+#include "dtrain/pulse.h"
 #include "exchange.h"
 
 #include <stdlib.h>
@@ -133,7 +134,9 @@ void dtr_gradsync_ready(void *context, int64_t first)
     while (announced < sync->buckets && exchange_bucket(sync, announced).first >= first)
         announced++;
     atomic_store(&sync->announced, announced);
+    dtr_pulse_enter(DTR_WITHIN_EXCHANGE, announced > 0 ? announced - 1 : 0);
     sync->ops->advance(sync);
+    dtr_pulse_leave();
     if (!sync->config.overlap)
         dtr_gradsync_wait(sync, 0, sync->config.count);
 }
@@ -146,25 +149,45 @@ static struct span touched_buckets(const struct dtr_gradsync *sync, int64_t firs
     return (struct span){lowest, (top - first) / sync->bucket + 1 - lowest};
 }
 
+/* The first of these buckets that is missing, their end if none is. */
+static int64_t missing_bucket(struct dtr_gradsync *sync, struct span numbers)
+{
+    for (int64_t i = 0; i < numbers.count; i++) {
+        if (!sync->ops->arrived(sync, numbers.first + i))
+            return numbers.first + i;
+    }
+    return numbers.first + numbers.count;
+}
+
 bool dtr_gradsync_arrived(void *context, int64_t first, int64_t count)
 {
     struct dtr_gradsync *sync = context;
     struct span numbers = touched_buckets(sync, first, count);
-    for (int64_t i = 0; i < numbers.count; i++) {
-        if (!sync->ops->arrived(sync, numbers.first + i))
-            return false;
+    return missing_bucket(sync, numbers) == numbers.first + numbers.count;
+}
+
+/* Until something of this number is there; it belongs to a bucket. */
+static void wait_for(struct dtr_gradsync *sync,
+    bool (*is_there)(struct dtr_gradsync *sync, int64_t number), int64_t number, int64_t bucket)
+{
+    struct backoff backoff = {0};
+    if (is_there(sync, number))
+        return;
+    dtr_pulse_enter(DTR_WAITS_FOR_BUCKET, bucket);
+    while (!is_there(sync, number)) {
+        sync->ops->advance(sync);
+        backoff_wait(&backoff);
     }
-    return true;
+    dtr_pulse_leave();
 }
 
 void dtr_gradsync_wait(void *context, int64_t first, int64_t count)
 {
     struct dtr_gradsync *sync = context;
-    struct backoff backoff = {0};
-    while (!dtr_gradsync_arrived(sync, first, count)) {
-        sync->ops->advance(sync);
-        backoff_wait(&backoff);
-    }
+    struct span numbers = touched_buckets(sync, first, count);
+    int64_t end = numbers.first + numbers.count, bucket;
+    while ((bucket = missing_bucket(sync, numbers)) < end)
+        wait_for(sync, sync->ops->arrived, bucket, bucket);
 }
 
 /* The part of a bucket's share that lies in [first, first + count). */
@@ -210,11 +233,8 @@ void dtr_gradsync_publish(void *context, int layer)
 void dtr_gradsync_gather_factors(void *context, int layer)
 {
     struct dtr_gradsync *sync = context;
-    struct backoff backoff = {0};
-    while (!sync->ops->published(sync, layer)) {
-        sync->ops->advance(sync);
-        backoff_wait(&backoff);
-    }
+    int64_t bucket = touched_buckets(sync, sync->factored[layer].first, 1).first;
+    wait_for(sync, sync->ops->published, layer, bucket);
 }
 
 /* Rank 0 takes the other ranks' parts one after another: their shares, then what they keep. */
@@ -222,6 +242,7 @@ static void collect(struct dtr_gradsync *sync, int from, struct dtr_share *share
 {
     struct dtr_world *world = sync->world;
     int bytes = (int)(sync->buckets * (int64_t)sizeof *shares);
+    dtr_pulse_enter(DTR_WAITS_FOR_OTHERS, 0);
     dtr_comm_check(world,
         MPI_Recv(shares, bytes, MPI_BYTE, from, 0, world->comm->all, MPI_STATUS_IGNORE),
         "MPI_Recv");
@@ -230,12 +251,14 @@ static void collect(struct dtr_gradsync *sync, int from, struct dtr_share *share
             MPI_Recv(slab + shares[i].first, (int)shares[i].count, MPI_FLOAT, from, 0,
                 world->comm->all, MPI_STATUS_IGNORE),
             "MPI_Recv");
+    dtr_pulse_leave();
 }
 
 static void deliver(struct dtr_gradsync *sync, const float *mine)
 {
     struct dtr_world *world = sync->world;
     int bytes = (int)(sync->buckets * (int64_t)sizeof *sync->shares);
+    dtr_pulse_enter(DTR_WAITS_FOR_OTHERS, 0);
     dtr_comm_check(
         world, MPI_Send(sync->shares, bytes, MPI_BYTE, 0, 0, world->comm->all), "MPI_Send");
     for (int64_t i = 0; i < sync->buckets; i++)
@@ -243,6 +266,7 @@ static void deliver(struct dtr_gradsync *sync, const float *mine)
             MPI_Send(mine + sync->shares[i].place, (int)sync->shares[i].count, MPI_FLOAT, 0, 0,
                 world->comm->all),
             "MPI_Send");
+    dtr_pulse_leave();
 }
 
 void dtr_gradsync_gather(struct dtr_gradsync *sync, const float *mine, float *slab_out)

@@ -5,6 +5,7 @@
 #include "tree_exchange.h"
 
 #include "comm.h"
+#include "dtrain/pulse.h"
 
 #include <string.h>
 
@@ -308,6 +309,8 @@ static bool advance_transfer(struct tree_exchange *exchange, struct transfer *tr
         begin_swap(exchange, transfer);
         moved = true;
     }
+    if (moved)
+        dtr_pulse_beat();
     return moved;
 }
 
@@ -366,6 +369,7 @@ bool tree_advance_all(void *context)
     }
     for (int i = 0; i < LANES; i++)
         idle = idle && exchange->lanes[i].oldest == exchange->lanes[i].next;
+    dtr_pulse_look();
     return idle;
 }
 
@@ -419,9 +423,9 @@ static void publish_tree(struct dtr_gradsync *sync, int layer)
     atomic_store(&exchange->members[exchange->window.index].published[layer], sync->step);
 }
 
-static bool published_tree(const struct dtr_gradsync *sync, int layer)
+static bool published_tree(struct dtr_gradsync *sync, int64_t layer)
 {
-    const struct tree_exchange *exchange = (const struct tree_exchange *)sync;
+    const struct tree_exchange *exchange = of(sync);
     for (int i = 0; i < exchange->window.size; i++) {
         if (atomic_load(&exchange->members[i].published[layer]) < sync->step)
             return false;

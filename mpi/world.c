@@ -3,10 +3,12 @@
 #include "comm.h"
 #include "dtrain/log.h"
 #include "dtrain/memory.h"
+#include "dtrain/pulse.h"
 #include "launch.h"
 
 #include <inttypes.h>
 #include <limits.h>
+#include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,11 +27,48 @@ void dtr_comm_check(struct dtr_world *world, int code, const char *call)
     dtr_world_abort(world, "communication", -1, &error);
 }
 
+void dtr_comm_end(enum dtr_status status)
+{
+    MPI_Abort(MPI_COMM_WORLD, (int)status);
+    _exit((int)status);
+}
+
+static void *end_later(void *status)
+{
+    enum { PATIENCE_S = 5 };
+    sleep(PATIENCE_S);
+    _exit((int)(intptr_t)status);
+}
+
+void dtr_comm_end_soon(enum dtr_status status)
+{
+    pthread_t thread;
+    pthread_create(&thread, NULL, end_later, (void *)(intptr_t)status);
+}
+
+/* Calls of the MPI library that wait for the other ranks. */
+
+static void allreduce(
+    struct dtr_world *world, void *values, int count, MPI_Datatype type, MPI_Op operation)
+{
+    dtr_pulse_enter(DTR_WAITS_FOR_OTHERS, 0);
+    dtr_comm_check(world,
+        MPI_Allreduce(MPI_IN_PLACE, values, count, type, operation, world->comm->all),
+        "MPI_Allreduce");
+    dtr_pulse_leave();
+}
+
+static void broadcast(struct dtr_world *world, void *data, int bytes, int from)
+{
+    dtr_pulse_enter(DTR_WAITS_FOR_OTHERS, 0);
+    dtr_comm_check(world, MPI_Bcast(data, bytes, MPI_BYTE, from, world->comm->all), "MPI_Bcast");
+    dtr_pulse_leave();
+}
+
 bool dtr_comm_all(struct dtr_world *world, bool yes)
 {
     int all = yes;
-    dtr_comm_check(world, MPI_Allreduce(MPI_IN_PLACE, &all, 1, MPI_INT, MPI_MIN, world->comm->all),
-        "MPI_Allreduce");
+    allreduce(world, &all, 1, MPI_INT, MPI_MIN);
     return all != 0;
 }
 
@@ -161,16 +200,14 @@ struct verdict {
 
 enum dtr_status dtr_world_agree(struct dtr_world *world, const struct dtr_error *error)
 {
-    MPI_Comm all = world->comm->all;
     int failing = error->status == DTR_OK ? INT_MAX : world->rank;
-    dtr_comm_check(
-        world, MPI_Allreduce(MPI_IN_PLACE, &failing, 1, MPI_INT, MPI_MIN, all), "MPI_Allreduce");
+    allreduce(world, &failing, 1, MPI_INT, MPI_MIN);
     if (failing == INT_MAX)
         return DTR_OK;
 
     struct verdict verdict = {.error = *error};
     memcpy(verdict.host, world->host, sizeof verdict.host);
-    dtr_comm_check(world, MPI_Bcast(&verdict, sizeof verdict, MPI_BYTE, failing, all), "MPI_Bcast");
+    broadcast(world, &verdict, sizeof verdict, failing);
     if (world->rank == 0 && world->size == 1)
         dtr_complain("%s", verdict.error.message);
     else if (world->rank == 0)
@@ -185,8 +222,7 @@ void dtr_world_abort(
     if (step >= 0)
         snprintf(when, sizeof when, ", step %lld", (long long)step);
     dtr_complain("rank %d on %s%s, %s: %s", world->rank, world->host, when, phase, error->message);
-    MPI_Abort(MPI_COMM_WORLD, (int)error->status);
-    _exit((int)error->status);
+    dtr_comm_end(error->status);
 }
 
 void dtr_world_broadcast(struct dtr_world *world, void *data, int64_t bytes)
@@ -194,8 +230,7 @@ void dtr_world_broadcast(struct dtr_world *world, void *data, int64_t bytes)
     enum { PIECE = 1 << 30 }; /* MPI counts are int */
     for (int64_t done = 0; done < bytes; done += PIECE) {
         int count = (int)(bytes - done < PIECE ? bytes - done : PIECE);
-        dtr_comm_check(world, MPI_Bcast((char *)data + done, count, MPI_BYTE, 0, world->comm->all),
-            "MPI_Bcast");
+        broadcast(world, (char *)data + done, count, 0);
     }
 }
 
@@ -212,32 +247,28 @@ void dtr_world_start_control(struct dtr_world *world, const struct dtr_control *
 void dtr_world_finish_control(struct dtr_world *world, struct dtr_control *all_out)
 {
     struct dtr_comm *comm = world->comm;
+    dtr_pulse_enter(DTR_WAITS_FOR_OTHERS, 0);
     dtr_comm_check(world, MPI_Wait(&comm->control_request, MPI_STATUS_IGNORE), "MPI_Wait");
+    dtr_pulse_leave();
     *all_out = comm->control_all;
 }
 
 uint64_t dtr_world_sum_u64(struct dtr_world *world, uint64_t value)
 {
-    dtr_comm_check(world,
-        MPI_Allreduce(MPI_IN_PLACE, &value, 1, MPI_UINT64_T, MPI_SUM, world->comm->all),
-        "MPI_Allreduce");
+    allreduce(world, &value, 1, MPI_UINT64_T, MPI_SUM);
     return value;
 }
 
 uint64_t dtr_world_min_u64(struct dtr_world *world, uint64_t value)
 {
-    dtr_comm_check(world,
-        MPI_Allreduce(MPI_IN_PLACE, &value, 1, MPI_UINT64_T, MPI_MIN, world->comm->all),
-        "MPI_Allreduce");
+    allreduce(world, &value, 1, MPI_UINT64_T, MPI_MIN);
     return value;
 }
 
 bool dtr_world_same(struct dtr_world *world, uint64_t value)
 {
     uint64_t extremes[2] = {value, ~value}; /* the smallest, and the largest's complement */
-    dtr_comm_check(world,
-        MPI_Allreduce(MPI_IN_PLACE, extremes, 2, MPI_UINT64_T, MPI_MIN, world->comm->all),
-        "MPI_Allreduce");
+    allreduce(world, extremes, 2, MPI_UINT64_T, MPI_MIN);
     return extremes[0] == ~extremes[1];
 }
 
@@ -281,5 +312,7 @@ enum dtr_status dtr_world_compare(
 
 void dtr_world_barrier(struct dtr_world *world)
 {
+    dtr_pulse_enter(DTR_WAITS_FOR_OTHERS, 0);
     dtr_comm_check(world, MPI_Barrier(world->comm->all), "MPI_Barrier");
+    dtr_pulse_leave();
 }

@@ -5,6 +5,7 @@
 #include "dtrain/evaluate.h"
 #include "dtrain/log.h"
 #include "dtrain/memory.h"
+#include "dtrain/pulse.h"
 #include "dtrain/threads.h"
 #include "report.h"
 #include "resume.h"
@@ -72,6 +73,7 @@ static int evaluate(struct dtr_world *world, const struct dtr_options *options, 
     if (status == DTR_OK) {
         evaluator.replica->ops->set(evaluator.replica, evaluator.checkpoint.weights);
         double start_s = dtr_clock_s();
+        dtr_pulse_phase(DTR_PHASE_EVALUATION);
         double share = dtr_evaluate(world, evaluator.replica, &evaluator.samples, evaluator.count);
         double seconds = dtr_clock_s() - start_s;
         dtr_report_result(evaluator.checkpoint.model, evaluator.checkpoint.weights, share);

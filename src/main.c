@@ -1,10 +1,27 @@
 /* dtrain: which command, and what all of them share. */
 #include "commands.h"
 #include "dtrain/log.h"
+#include "dtrain/pulse.h"
+#include "dtrain/watchdog.h"
 
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+
+static int run_watched(
+    struct dtr_world *world, const struct dtr_options *options, const char *operand, dtr_job *job)
+{
+    struct dtr_error error = DTR_ERROR_NONE;
+    struct dtr_watchdog *watchdog;
+    dtr_watchdog_start(world, options->watchdog, &watchdog, &error);
+    int status = (int)dtr_world_agree(world, &error);
+    if (status != DTR_OK)
+        return status;
+    status = job(world, options, operand);
+    dtr_pulse_phase(DTR_PHASE_END);
+    dtr_watchdog_stop(watchdog);
+    return status;
+}
 
 int dtr_run_job(enum dtr_command command, const char *operand_name, int argc, char **argv,
     int first, dtr_job *job)
@@ -28,7 +45,7 @@ int dtr_run_job(enum dtr_command command, const char *operand_name, int argc, ch
             &error, DTR_USAGE, "%s is missing: dtrain %s %s", operand_name, argv[1], operand_name);
     int status = (int)dtr_world_agree(world, &error);
     if (status == DTR_OK)
-        status = job(world, &options, operand);
+        status = run_watched(world, &options, operand, job);
     dtr_world_finish(world);
     return status;
 }

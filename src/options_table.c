@@ -82,6 +82,9 @@ static const struct dtr_option table[] = {
         .help = "end early enough, with a checkpoint, that the program takes no longer"},
     {INT("preempt-exit-code", "N", preempt_exit_code, 0, 255), .commands = TRAIN, .fallback = "75",
         .help = "exit status after an early end with a checkpoint, by a signal or the time limit"},
+    {INT("watchdog", "SECONDS", watchdog, 0, 1e6), .commands = BOTH, .fallback = "60",
+        .help = "end a job that hangs, with the name of the rank that has got nothing done for so "
+                "long (status 124); 0: never"},
     {CHOICE("on-nan", on_nan, "stop|skip"), .commands = TRAIN, .fallback = "stop",
         .help = "what a loss that is no number means: the end, or no update by that batch"},
     {FLAG("dry-run", dry_run), .commands = TRAIN, .fallback = "no",

@@ -1,6 +1,7 @@
 #include "resume.h"
 
 #include "dtrain/memory.h"
+#include "dtrain/pulse.h"
 #include "slurm.h"
 
 #include <stdlib.h>
@@ -78,6 +79,7 @@ enum dtr_status dtr_checkpoint_share(
 {
     struct dtr_error error = DTR_ERROR_NONE;
     *file_out = (struct dtr_checkpoint_file){0};
+    dtr_pulse_phase(DTR_PHASE_CHECKPOINT);
     if (world->rank == 0 && newest)
         dtr_checkpoint_read_newest(path, file_out, &error);
     else if (world->rank == 0)

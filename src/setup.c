@@ -9,6 +9,7 @@
 #include "dtrain/evaluate.h"
 #include "dtrain/log.h"
 #include "dtrain/memory.h"
+#include "dtrain/pulse.h"
 #include "dtrain/threads.h"
 #include "resume.h"
 #include "slurm.h"
@@ -137,6 +138,7 @@ static enum dtr_status read_data(struct dtr_trainer *trainer, struct dtr_error *
     const struct dtr_world *world = trainer->world;
     int64_t classes = trainer->model->classes, shards = trainer->options.shards;
     int64_t first, count;
+    dtr_pulse_phase(DTR_PHASE_DATA);
     dtr_evaluation_part(world, trainer->validation_count, &first, &count);
     if (dtr_dataset_read(dataset, DTR_TRAIN, first, count, classes, &trainer->validation, error) !=
         DTR_OK)
@@ -389,6 +391,7 @@ enum dtr_status dtr_trainer_setup(
         world, dtr_samples_fingerprint(&trainer->train, DTR_TRAIN) +
                    dtr_samples_fingerprint(&trainer->validation, DTR_TRAIN) +
                    dtr_samples_fingerprint(&trainer->test, DTR_TEST));
+    dtr_pulse_phase(DTR_PHASE_SETUP);
     resolve_schedule(trainer);
     agree_on_isa(trainer);
     status = RUN(check_data, make_loader, join_exchange, compile, alloc_snapshots);

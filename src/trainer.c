@@ -5,6 +5,7 @@
 #include "dtrain/evaluate.h"
 #include "dtrain/log.h"
 #include "dtrain/optimizer.h"
+#include "dtrain/pulse.h"
 #include "report.h"
 #include "stop.h"
 
@@ -65,8 +66,11 @@ static bool is_skipped(
 static struct dtr_batch_report train_step(struct dtr_trainer *trainer, int64_t step)
 {
     struct dtr_replica *replica = trainer->replica;
+    dtr_pulse_step(step);
+    dtr_pulse_phase(DTR_PHASE_DATA);
     const struct dtr_batch *batch = dtr_loader_step(trainer->loader, step);
 
+    dtr_pulse_phase(DTR_PHASE_FORWARD);
     struct dtr_step_result mine;
     replica->ops->forward(replica, batch, &mine);
     start_combining(trainer, &mine);
@@ -74,6 +78,7 @@ static struct dtr_batch_report train_step(struct dtr_trainer *trainer, int64_t s
     if (is_skipped(trainer, batch, &report))
         return report;
 
+    dtr_pulse_phase(DTR_PHASE_BACKWARD);
     dtr_gradsync_begin(trainer->sync);
     trainer->rate = (float)dtr_schedule_rate(&trainer->schedule, step);
     replica->ops->backward(replica, batch);
@@ -115,6 +120,7 @@ static enum dtr_status report(
 {
     double start_s = dtr_clock_s(), validation = 0;
     int64_t stop = trainer->stop;
+    dtr_pulse_phase(DTR_PHASE_EVALUATION);
     struct dtr_batch_report batch = measure_batch(trainer, step);
     trainer->stop = trainer->stop > stop ? trainer->stop : stop;
     if (trainer->validation_count > 0)
@@ -160,6 +166,7 @@ static void start_checkpoint(struct dtr_trainer *trainer, int64_t steps_done)
     struct dtr_replica *replica = trainer->replica;
     if (!trainer->checkpoints)
         return;
+    dtr_pulse_phase(DTR_PHASE_CHECKPOINT);
     note_written(trainer, true); /* the snapshots are free then */
     dtr_gradsync_gather(trainer->sync, replica->ops->momenta(replica), trainer->weights);
     if (trainer->writer == NULL)
@@ -247,10 +254,12 @@ int dtr_trainer_run(struct dtr_trainer *trainer)
     if (status != DTR_OK)
         return (int)status;
     /* The result of a training whose last checkpoint failed is lost: say so in the status. */
+    dtr_pulse_phase(DTR_PHASE_CHECKPOINT);
     note_written(trainer, true);
     dtr_world_broadcast(world, &trainer->written, sizeof trainer->written);
     if (step < trainer->options.steps)
         return end_early(trainer, &reporter);
+    dtr_pulse_phase(DTR_PHASE_EVALUATION);
     double test = dtr_evaluate(world, trainer->replica, &trainer->test, trainer->test_count);
     dtr_reporter_end(&reporter, test);
     return (int)trainer->written;

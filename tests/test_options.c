@@ -185,6 +185,7 @@ static const struct {
     {"on-checkpoint-failure", AT(on_checkpoint_failure), "warn"},
     {"time-limit", AT(time_limit), NULL},
     {"preempt-exit-code", AT(preempt_exit_code), "75"},
+    {"watchdog", AT(watchdog), "60"},
     {"on-nan", AT(on_nan), "stop"},
     {"progress", AT(progress), "auto"},
     {"overlap", AT(overlap), "yes"},
@@ -695,7 +696,7 @@ START_TEST(test_help_is_complete)
     }
     static const char *const parts[] = {"dtrain eval CHECKPOINT [OPTIONS]", "dtrain info FILE",
         "mpirun -n 2 --bind-to none dtrain --data mnist", "srun -n 4 dtrain", "--version",
-        "Those of eval are --data, --threads, --kernels, --isa.",
+        "Those of eval are --data, --threads, --watchdog, --kernels, --isa.",
         "Training:", "Tests and benchmarks:"};
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
         ck_assert_msg(strstr(text, parts[i]), "%s", parts[i]);

@@ -39,8 +39,9 @@ struct dtr_options {
     int on_checkpoint_failure; /* enum dtr_on_failure */
     int64_t time_limit;        /* seconds; 0: Slurm's */
     int64_t preempt_exit_code;
-    int on_nan;   /* enum dtr_on_nan */
-    int progress; /* enum dtr_tristate */
+    int64_t watchdog; /* seconds; 0: off */
+    int on_nan;       /* enum dtr_on_nan */
+    int progress;     /* enum dtr_tristate */
     bool overlap;
     int64_t bucket_bytes; /* 0: chosen */
     int64_t window_ranks; /* 0: all of a host */

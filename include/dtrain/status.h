@@ -18,6 +18,7 @@ enum dtr_status {
     DTR_LAUNCH = 69,  /* the launcher or the devices contradict what was asked for */
     DTR_WRITE = 74,   /* a write failed */
     DTR_STOPPED = 75, /* stopped early with a checkpoint (or --preempt-exit-code) */
+    DTR_HUNG = 124,   /* the watchdog ended the job */
 };
 
 struct dtr_error {

@@ -4,6 +4,7 @@
  * where HDF5 noticed it, with HDF5's own words.
  */
 #include "dtrain/memory.h"
+#include "dtrain/pulse.h"
 #include "format.h"
 #include "hdf5_file.h"
 
@@ -331,8 +332,10 @@ static enum dtr_status get_slab(const struct dtr_hdf5_source *source, const char
     const struct dtr_model *model, float *slab)
 {
     enum dtr_status status = DTR_OK;
-    for (int i = 0; status == DTR_OK && i < model->tensor_count; i++)
+    for (int i = 0; status == DTR_OK && i < model->tensor_count; i++) {
         status = dtr_hdf5_get_tensor(source, root, &model->tensors[i], slab);
+        dtr_pulse_beat();
+    }
     return status;
 }
 

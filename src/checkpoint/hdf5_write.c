@@ -6,6 +6,7 @@
  * piece of metadata carries a checksum, with texts of fixed length, which lie within that metadata:
  * with fletcher32 on the data, a flipped bit is noticed wherever it is.
  */
+#include "dtrain/pulse.h"
 #include "format.h"
 #include "hdf5_file.h"
 
@@ -151,6 +152,7 @@ static bool put_slab(hid_t file, const char *root, const struct dtr_model *model
     for (int i = 0; i < model->tensor_count; i++) {
         if (!put_tensor(file, root, &model->tensors[i], slab))
             return false;
+        dtr_pulse_beat();
     }
     return true;
 }

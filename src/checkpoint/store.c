@@ -1,5 +1,7 @@
 #include "store.h"
 
+#include "dtrain/pulse.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -20,13 +22,19 @@ static int sync_file(int fd)
     return result;
 }
 
+/* Piece by piece to the disk, so that one on a slow disk is seen to move. */
 static int write_all(int fd, const void *bytes, size_t size)
 {
+    enum { PIECE = 16 << 20 };
     for (size_t done = 0; done < size;) {
-        ssize_t part = write(fd, (const char *)bytes + done, size - done);
+        size_t left = size - done;
+        ssize_t part = write(fd, (const char *)bytes + done, left < PIECE ? left : PIECE);
         if (part < 0 && errno != EINTR)
             return -1;
         done += part > 0 ? (size_t)part : 0;
+        if (done < size && sync_file(fd) != 0)
+            return -1;
+        dtr_pulse_beat();
     }
     return 0;
 }
@@ -51,6 +59,7 @@ static int compare(int fd, const void *bytes, size_t size)
         if (done > size)
             break;
         done += (size_t)part;
+        dtr_pulse_beat();
     }
     errno = EIO;
     return done == size ? 0 : -1;

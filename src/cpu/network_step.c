@@ -2,6 +2,7 @@
 #include "network.h"
 
 #include "dtrain/clock.h"
+#include "dtrain/pulse.h"
 
 static float *tensor_of(const struct dtr_model *model, float *slab, int tensor)
 {
@@ -225,6 +226,7 @@ static void run_region(void *context, int64_t item, int thread)
         double end_s = dtr_clock_s();
         *network_time(region->network, thread, action.phase, action.stage) += end_s - start_s;
         start_s = end_s;
+        dtr_pulse_beat();
     }
 }
 

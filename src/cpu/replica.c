@@ -4,6 +4,7 @@
 
 #include "dtrain/memory.h"
 #include "dtrain/optimizer.h"
+#include "dtrain/pulse.h"
 #include "network.h"
 
 #include <stdio.h>
@@ -84,6 +85,7 @@ static void cpu_apply(struct dtr_replica *base, int64_t first, int64_t count, in
 {
     struct cpu_replica *replica = cpu(base);
     const struct dtr_replica_config *config = &replica->config;
+    dtr_pulse_update(1);
     for (int i = 0; i < config->model->tensor_count; i++) {
         const struct dtr_tensor *tensor = &config->model->tensors[i];
         int64_t begin = max(first, tensor->offset);
@@ -93,6 +95,7 @@ static void cpu_apply(struct dtr_replica *base, int64_t first, int64_t count, in
                 is_decayed(replica, tensor) ? config->weight_decay : 0, gradient + (begin - first),
                 replica->momenta + (place + begin - first), config->exchange.weights + begin);
     }
+    dtr_pulse_update(-1);
 }
 
 static double cpu_decay_loss(struct dtr_replica *base)
@@ -125,6 +128,7 @@ static void evaluate_block(void *context, int64_t block, int thread)
         &replica->inference, thread, samples->images + first * samples->image_bytes, count);
     replica->errors[thread] += dtr_count_errors(
         count, replica->config.model->classes, logits, samples->labels + first);
+    dtr_pulse_beat();
 }
 
 static int64_t cpu_evaluate(struct dtr_replica *base, const struct dtr_samples *samples)

@@ -1,6 +1,7 @@
 #include "dtrain/dataset.h"
 
 #include "dtrain/memory.h"
+#include "dtrain/pulse.h"
 #include "dtrain/synthetic.h"
 #include "source.h"
 
@@ -89,9 +90,11 @@ static enum dtr_status synthetic_read(void *state, enum dtr_split split, int64_t
     const struct dtr_samples *samples, struct dtr_error *error)
 {
     const struct synthetic *synthetic = state;
-    for (int64_t i = 0; i < samples->count; i++)
+    for (int64_t i = 0; i < samples->count; i++) {
         samples->labels[i] = dtr_synthetic_digit(synthetic->seed, (uint32_t)split,
             samples->first + i, samples->images + i * samples->image_bytes);
+        dtr_pulse_beat();
+    }
     return dtr_source_check_labels("synthetic digits", samples, classes, error);
 }
 

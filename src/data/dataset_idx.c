@@ -4,6 +4,7 @@
  * first bytes, not in its name.
  */
 #include "dtrain/memory.h"
+#include "dtrain/pulse.h"
 #include "source.h"
 
 #include <errno.h>
@@ -17,7 +18,7 @@
 /* The last byte of a magic number is how many dimensions follow. */
 enum { MAGIC_LABELS = 0x801, MAGIC_IMAGES = 0x803, MAGIC_COLOR_IMAGES = 0x804 };
 enum { MAX_DIMS = 4, MAX_SIDE = 65535 };
-enum { BUFFER_BYTES = 128 << 10, MAX_READ_BYTES = 1 << 30 };
+enum { BUFFER_BYTES = 128 << 10, PIECE_BYTES = 1 << 20 };
 
 /* Deflate makes at most this many bytes of one. */
 enum { MAX_INFLATION = 1032 };
@@ -64,21 +65,38 @@ static enum dtr_status read_error(const struct idx_file *file, struct dtr_error 
         file->total_bytes);
 }
 
-/* Reads inflated bytes. Seeking ahead inflates what lies between once, seeking back starts anew. */
-static enum dtr_status read_at(
-    struct idx_file *file, int64_t offset, int64_t bytes, uint8_t *out, struct dtr_error *error)
+/* Reads what comes next, inflated. */
+static enum dtr_status read_on(
+    struct idx_file *file, int64_t bytes, uint8_t *out, struct dtr_error *error)
 {
-    if (gzseek(file->gz, offset, SEEK_SET) < 0)
-        return read_error(file, error);
     while (bytes > 0) {
-        int64_t part = bytes < MAX_READ_BYTES ? bytes : MAX_READ_BYTES;
+        int64_t part = bytes < PIECE_BYTES ? bytes : PIECE_BYTES;
         int got = gzread(file->gz, out, (unsigned)part);
         if (got <= 0)
             return read_error(file, error);
         out += got;
         bytes -= got;
+        dtr_pulse_beat();
     }
     return DTR_OK;
+}
+
+/* Seeking ahead in a compressed file inflates what lies between, piece by piece at the next read;
+ * seeking back starts anew. */
+static enum dtr_status read_at(
+    struct idx_file *file, int64_t offset, int64_t bytes, uint8_t *out, struct dtr_error *error)
+{
+    uint8_t last;
+    while (!gzdirect(file->gz) && offset - gztell(file->gz) > PIECE_BYTES) {
+        if (gzseek(file->gz, PIECE_BYTES - 1, SEEK_CUR) < 0)
+            return read_error(file, error);
+        enum dtr_status status = read_on(file, 1, &last, error);
+        if (status != DTR_OK)
+            return status;
+    }
+    if (gzseek(file->gz, offset, SEEK_SET) < 0)
+        return read_error(file, error);
+    return read_on(file, bytes, out, error);
 }
 
 /* After the last sample: nothing may follow, and the checksum of a compressed file must be right,
