@@ -74,7 +74,8 @@ static int evaluate(struct dtr_world *world, const struct dtr_options *options, 
         evaluator.replica->ops->set(evaluator.replica, evaluator.checkpoint.weights);
         double start_s = dtr_clock_s();
         dtr_pulse_phase(DTR_PHASE_EVALUATION);
-        double share = dtr_evaluate(world, evaluator.replica, &evaluator.samples, evaluator.count);
+        double share;
+        dtr_evaluate(world, evaluator.replica, &evaluator.samples, evaluator.count, NULL, &share);
         double seconds = dtr_clock_s() - start_s;
         dtr_report_result(evaluator.checkpoint.model, evaluator.checkpoint.weights, share);
         dtr_print("Evaluated %lld images in %.2f s: %.0f images/s\n", (long long)evaluator.count,

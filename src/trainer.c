@@ -15,11 +15,12 @@
 /* What an early end needs besides a checkpoint and a report: a step, the end of all processes. */
 static const double MARGIN_S = 1;
 
-/* This rank's reason to end after this step, 0 for none. Rank 0 has an eye on the clock. */
-static int64_t reason_to_stop(const struct dtr_trainer *trainer)
+/* This rank's reason to end before something that takes so long, 0 for none. Rank 0 has an eye on
+ * the clock. */
+static int64_t reason_to_stop(const struct dtr_trainer *trainer, double next_s)
 {
     double left_s = trainer->deadline_s - dtr_clock_s();
-    double needed_s = 2 * trainer->checkpoint_s + trainer->report_s + MARGIN_S;
+    double needed_s = 2 * trainer->checkpoint_s + next_s + MARGIN_S;
     if (trainer->unwritten)
         return DTR_STOP_UNWRITTEN;
     if (trainer->world->rank == 0 && left_s < needed_s)
@@ -29,8 +30,9 @@ static int64_t reason_to_stop(const struct dtr_trainer *trainer)
 
 static void start_combining(struct dtr_trainer *trainer, const struct dtr_step_result *mine)
 {
-    struct dtr_control control = {
-        .loss = mine->loss, .errors = mine->errors, .stop = reason_to_stop(trainer)};
+    struct dtr_control control = {.loss = mine->loss,
+        .errors = mine->errors,
+        .stop = reason_to_stop(trainer, trainer->report_s)};
     dtr_world_start_control(trainer->world, &control);
 }
 
@@ -115,17 +117,32 @@ static double longer(double a_s, double b_s)
     return a_s > b_s ? a_s : b_s;
 }
 
+static int64_t reason_to_interrupt(void *trainer)
+{
+    return reason_to_stop(trainer, 0);
+}
+
+/* The misclassified share of a set, unless the training is stopped meanwhile. */
+static double evaluate(
+    struct dtr_trainer *trainer, const struct dtr_samples *samples, int64_t count)
+{
+    const struct dtr_interrupt interrupt = {reason_to_interrupt, trainer};
+    double share = 0;
+    if (trainer->stop == 0 && count > 0)
+        trainer->stop = dtr_evaluate(
+            trainer->world, trainer->replica, samples, count, &interrupt, &share);
+    return share;
+}
+
 static enum dtr_status report(
     struct dtr_trainer *trainer, struct dtr_reporter *reporter, int64_t step)
 {
-    double start_s = dtr_clock_s(), validation = 0;
-    int64_t stop = trainer->stop;
+    double start_s = dtr_clock_s();
     dtr_pulse_phase(DTR_PHASE_EVALUATION);
     struct dtr_batch_report batch = measure_batch(trainer, step);
-    trainer->stop = trainer->stop > stop ? trainer->stop : stop;
-    if (trainer->validation_count > 0)
-        validation = dtr_evaluate(
-            trainer->world, trainer->replica, &trainer->validation, trainer->validation_count);
+    double validation = evaluate(trainer, &trainer->validation, trainer->validation_count);
+    if (trainer->stop != 0)
+        return DTR_OK;
     dtr_reporter_print(reporter, &batch, validation);
     enum dtr_status status = check_replicas(trainer, step);
     trainer->report_s = longer(trainer->report_s, dtr_clock_s() - start_s);
@@ -257,10 +274,10 @@ int dtr_trainer_run(struct dtr_trainer *trainer)
     dtr_pulse_phase(DTR_PHASE_CHECKPOINT);
     note_written(trainer, true);
     dtr_world_broadcast(world, &trainer->written, sizeof trainer->written);
-    if (step < trainer->options.steps)
-        return end_early(trainer, &reporter);
     dtr_pulse_phase(DTR_PHASE_EVALUATION);
-    double test = dtr_evaluate(world, trainer->replica, &trainer->test, trainer->test_count);
+    double test = evaluate(trainer, &trainer->test, trainer->test_count);
+    if (trainer->stop != 0)
+        return end_early(trainer, &reporter);
     dtr_reporter_end(&reporter, test);
     return (int)trainer->written;
 }

@@ -234,10 +234,38 @@ START_TEST(test_evaluation_is_exact)
         ck_assert_int_eq(total, counts[i]);
         struct dtr_samples mine = {
             first, part, all.image_bytes, all.images + first * all.image_bytes, all.labels + first};
-        double share = dtr_evaluate(world, replica, &mine, counts[i]);
+        double share;
+        ck_assert_int_eq(dtr_evaluate(world, replica, &mine, counts[i], NULL, &share), 0);
         double expected = (double)replica->ops->evaluate(replica, &all) / (double)counts[i];
         ck_assert_double_eq(share, expected);
     }
+    problem_replica_free(replica);
+    problem_free(&problem);
+}
+END_TEST
+
+/* The last rank's reason is everyone's; nobody goes on without the others. */
+static int64_t third_time(void *asked)
+{
+    int *times = asked;
+    return ++*times == 3 && world->rank == world->size - 1 ? 15 : 0;
+}
+
+START_TEST(test_evaluation_is_interrupted)
+{
+    struct problem problem = problem_create(problem_convnet, 64, 1, 1);
+    struct dtr_replica *replica = problem_replica(&problem, 0, 0, 1, DTR_KERNELS_AUTO);
+    struct dtr_samples mine = problem.samples;
+    int asked = 0;
+    const struct dtr_interrupt interrupt = {third_time, &asked};
+    int64_t reason = 0;
+    double share = -1;
+    for (int i = 1; reason == 0 && i < 4; i++) { /* each of a block, asked about once */
+        reason = dtr_evaluate(world, replica, &mine, 64 * world->size, &interrupt, &share);
+        ck_assert_int_eq(asked, i);
+    }
+    ck_assert_int_eq(reason, 15);
+    ck_assert_int_eq((int64_t)dtr_world_sum_u64(world, (uint64_t)asked), 3 * world->size);
     problem_replica_free(replica);
     problem_free(&problem);
 }
@@ -251,5 +279,6 @@ static Suite *make_suite(void)
     tcase_add_test(tcase, test_first_layer_shares_factors);
     tcase_add_test(tcase, test_neighbours_share_factors);
     tcase_add_test(tcase, test_evaluation_is_exact);
+    tcase_add_test(tcase, test_evaluation_is_interrupted);
     return suite;
 }

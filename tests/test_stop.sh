@@ -108,6 +108,19 @@ ends_within 10
 check 'exit status 143' [ "$status" -eq 143 ]
 check 'no word of a checkpoint' [ -z "$(grep '^Resume from' "$out")" ]
 
+# An evaluation that would take a minute is given up.
+printf 'input 28 28 1\nconv 16 5x5 relu\nmaxpool 2\nconv 16 5x5 relu\nmaxpool 2\ndense 10\n' \
+    >"$work/slow"
+start 2 --data synthetic:60000 --validation-size 58000 --model slow --kernels reference --steps 100 \
+    --checkpoint-dir evaluation
+check 'begins' wait_for '^Ready after'
+sleep 2
+kill -s TERM "$(cat "$work/pid.1")"
+ends_within 10
+check 'exit status 75' [ "$status" -eq 75 ]
+check 'with a checkpoint' [ -f "$work/evaluation/ckpt-s000000001.h5" ]
+check 'no half of a report' [ -z "$(grep '^Validation error' "$out")" ]
+
 # A second SIGINT is meant. The first one has no effect here: a rank that stands still keeps the step
 # from ending.
 start 2 --steps 100000 --checkpoint-dir twice

@@ -19,9 +19,17 @@ enum dtr_status dtr_open_data(
 void dtr_evaluation_part(
     const struct dtr_world *world, int64_t count, int64_t *first_out, int64_t *part_out);
 
-/* Misclassified share of a set of `count` samples, of which each rank holds its part. Collective.
- */
-double dtr_evaluate(struct dtr_world *world, struct dtr_replica *replica,
-    const struct dtr_samples *mine, int64_t count);
+/* Why to end before the end: asked now and then on every rank. */
+struct dtr_interrupt {
+    int64_t (*reason)(void *context); /* 0: go on; the largest of all ranks counts */
+    void *context;
+};
+
+/* Misclassified share of a set of `count` samples, of which each rank holds its part. Returns 0, or
+ * the reason for which it was given up within a second or, if that takes longer, a block; interrupt
+ * may be NULL. Collective. */
+int64_t dtr_evaluate(struct dtr_world *world, struct dtr_replica *replica,
+    const struct dtr_samples *mine, int64_t count, const struct dtr_interrupt *interrupt,
+    double *share_out);
 
 #endif
