@@ -40,5 +40,7 @@ fi
 ranks=2
 [ "$(cores)" -ge 2 ] || ranks=1
 mpi_environment
+# Interrupted, Open MPI gives the ranks a second to end; a checkpoint may need more.
+export OMPI_MCA_odls_base_sigkill_timeout=5 PRTE_MCA_odls_base_sigkill_timeout=5
 exec mpirun --bind-to none -n "$ranks" "$root/build/release/dtrain" ${length:+"$length"} "$@" \
     </dev/null
