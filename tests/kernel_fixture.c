@@ -281,8 +281,10 @@ static void take(void *context, int64_t first, int64_t count, const float *gradi
 {
     const struct bench *bench = context;
     ck_assert(first >= 0 && count > 0 && first + count <= bench->slab_count);
-    for (int64_t i = first; i < first + count; i++)
-        ck_assert_msg(isnan(bench->slab[i]), "gradient %d was given twice", (int)i);
+    for (int64_t i = first; i < first + count; i++) {
+        if (!isnan(bench->slab[i])) /* ck_assert() writes to a file each time */
+            ck_abort_msg("gradient %d was given twice", (int)i);
+    }
     memcpy(bench->slab + first, gradient, (size_t)count * sizeof *gradient);
 }
 
@@ -294,9 +296,9 @@ static void check_gaps(const struct bench *bench)
         bool inside = place < bench->fixture->kernel_count ||
                       (place >= bench->sink.bias &&
                           place < bench->sink.bias + bench->fixture->bias_count);
-        ck_assert_msg(inside || isnan(bench->slab[i]),
-            "%d of a slab, beside the gradients of open node %d, was written", (int)place,
-            (int)(i / bench->sink.stride));
+        if (!inside && !isnan(bench->slab[i]))
+            ck_abort_msg("%d of a slab, beside the gradients of open node %d, was written",
+                (int)place, (int)(i / bench->sink.stride));
     }
 }
 

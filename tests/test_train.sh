@@ -19,8 +19,7 @@ at_most() # PERCENT LIMIT
 # untrained network errs on about 90 %.
 train() # RANKS DATA LIMIT
 {
-    job "$1" --data "$2" --steps 300 --kernels "${DTRAIN_TEST_KERNELS:-auto}" --eval-every 100 \
-        --checkpoint-dir none
+    job "$1" --data "$2" --steps 300 --eval-every 100 --checkpoint-dir none
     check 'trains' [ "$status" -eq 0 ]
     check "$1 ranks on $2: test error $(value 'Test error') is at most $3%" \
         at_most "$(value 'Test error')" "$3"
