@@ -342,7 +342,7 @@ START_TEST(test_every_file_is_durable_before_it_has_its_name)
     open_writer(1);
     write_step(1);
     write_step(2);
-    ck_assert_str_eq(disk_calls, "f" /* the probe */
+    ck_assert_str_eq(disk_calls, "ff" /* the probe, the lock */
                                  "frdfrd"
                                  "frdfrd");
 }

@@ -55,18 +55,7 @@ bool lock_is_stale(const struct lock_owner *owner, const struct lock_owner *me, 
     return age_s > LOCK_STALE_S;
 }
 
-static bool write_owner(int fd, const struct lock_owner *owner)
-{
-    char text[400];
-    int length = snprintf(text, sizeof text,
-        "host %s\nprocess %lld\nstarted %lld\nspace %s\njob %s\nrestart %lld\n", owner->host,
-        owner->process, owner->started, owner->space[0] != '\0' ? owner->space : "-",
-        owner->job[0] != '\0' ? owner->job : "-", owner->restart);
-    return write(fd, text, (size_t)length) == length;
-}
-
-/* A lock that was cut short by a crash belongs to nobody who could be asked: only its age counts.
- */
+/* Where a crash has left a lock without words there is nobody to be asked: only its age counts. */
 static struct lock_owner read_owner(int fd)
 {
     struct lock_owner owner = {.host = "?"};
@@ -139,36 +128,78 @@ static bool drop_stale(
     return false;
 }
 
-enum dtr_status lock_take(const struct store *store, struct lock *lock_out, struct dtr_error *error)
+/* A file of our own that says who we are, by a name that nobody looks at yet. */
+static enum dtr_status write_owner(const struct store *store, const char *own,
+    const struct lock_owner *me, struct lock *lock_out, struct dtr_error *error)
+{
+    char text[400];
+    struct stat made;
+    int length = snprintf(text, sizeof text,
+        "host %s\nprocess %lld\nstarted %lld\nspace %s\njob %s\nrestart %lld\n", me->host,
+        me->process, me->started, me->space[0] != '\0' ? me->space : "-",
+        me->job[0] != '\0' ? me->job : "-", me->restart);
+    const char *failed = store_own(store, own, text, (size_t)length);
+    if (failed != NULL)
+        return refuse(store, failed, error);
+    lock_out->fd = openat(store->fd, own, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+    if (lock_out->fd < 0 || fstat(lock_out->fd, &made) != 0)
+        return refuse(store, "lock", error);
+    lock_out->inode = made.st_ino;
+    return DTR_OK;
+}
+
+/* Makes that file the lock if there is none: a link, so that nobody sees a lock without words.
+ * Where the file system has no links, an empty file keeps others out until it is replaced. */
+static bool place_lock(const struct store *store, const char *own)
+{
+    if (linkat(store->fd, own, store->fd, lock_name, 0) == 0)
+        return true;
+    if (errno == EEXIST)
+        return false;
+    int fd = openat(store->fd, lock_name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (fd < 0)
+        return false;
+    close(fd);
+    if (renameat(store->fd, own, store->fd, lock_name) == 0)
+        return true;
+    int reason = errno;
+    unlinkat(store->fd, lock_name, 0);
+    errno = reason;
+    return false;
+}
+
+/* Waits a little for an owner: a run that is being killed needs a moment to be dead. */
+static enum dtr_status become_owner(const struct store *store, const char *own,
+    const struct lock_owner *me, struct dtr_error *error)
 {
     enum { TRIES = 50 };
     const struct timespec pause = {.tv_nsec = 100000000};
-    struct lock_owner me = lock_me();
-    struct stat made;
-    *lock_out = (struct lock){.fd = -1};
     for (int i = 0; i < TRIES; i++) {
-        int fd = openat(
-            store->fd, lock_name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
-        if (fd >= 0 && write_owner(fd, &me) && fstat(fd, &made) == 0) {
-            *lock_out = (struct lock){fd, made.st_ino};
-            return DTR_OK;
-        }
-        if (fd >= 0 || errno != EEXIST) {
-            refuse(store, "lock", error);
-            if (fd >= 0) {
-                close(fd);
-                unlinkat(store->fd, lock_name, 0);
-            }
-            return error->status;
-        }
-        /* A run that is being killed needs a moment to be dead. */
         *error = DTR_ERROR_NONE;
-        if (!drop_stale(store, &me, error) && error->status == DTR_OK)
+        if (place_lock(store, own))
+            return DTR_OK;
+        if (errno != EEXIST || (!drop_stale(store, me, error) && error->status == DTR_OK))
             return refuse(store, "lock", error);
         if (error->status != DTR_OK)
             nanosleep(&pause, NULL);
     }
     return error->status != DTR_OK ? error->status : refuse(store, "lock", error);
+}
+
+enum dtr_status lock_take(const struct store *store, struct lock *lock_out, struct dtr_error *error)
+{
+    char own[160];
+    struct lock_owner me = lock_me();
+    *lock_out = (struct lock){.fd = -1};
+    snprintf(own, sizeof own, ".own.%s", store->suffix);
+    if (write_owner(store, own, &me, lock_out, error) == DTR_OK)
+        become_owner(store, own, &me, error);
+    unlinkat(store->fd, own, 0);
+    if (error->status != DTR_OK && lock_out->fd >= 0) {
+        close(lock_out->fd);
+        lock_out->fd = -1;
+    }
+    return error->status;
 }
 
 bool lock_renew(const struct store *store, const struct lock *lock)

@@ -108,19 +108,19 @@ static const char *remove_failed(int folder_fd, const char *name, const char *fa
     return failed;
 }
 
-static const char *create_file(int folder_fd, const char *name, const void *bytes, size_t size)
+const char *store_own(const struct store *store, const char *name, const void *bytes, size_t size)
 {
-    const char *failed = write_file(folder_fd, name, bytes, size);
+    const char *failed = write_file(store->fd, name, bytes, size);
     if (failed == NULL)
-        failed = verify_file(folder_fd, name, bytes, size);
-    return remove_failed(folder_fd, name, failed);
+        failed = verify_file(store->fd, name, bytes, size);
+    return remove_failed(store->fd, name, failed);
 }
 
 const char *store_file(const struct store *store, const char *name, const void *bytes, size_t size)
 {
     char temporary[192];
     snprintf(temporary, sizeof temporary, ".%s.%s", name, store->suffix);
-    const char *failed = create_file(store->fd, temporary, bytes, size);
+    const char *failed = store_own(store, temporary, bytes, size);
     if (failed != NULL)
         return failed;
     if (renameat(store->fd, temporary, store->fd, name) != 0)
@@ -132,7 +132,7 @@ const char *store_probe(const struct store *store)
 {
     char name[160];
     snprintf(name, sizeof name, ".probe.%s", store->suffix);
-    const char *failed = create_file(store->fd, name, "\n", 1);
+    const char *failed = store_own(store, name, "\n", 1);
     if (failed == NULL && unlinkat(store->fd, name, 0) != 0)
         failed = "unlink";
     return failed;

@@ -21,6 +21,9 @@ struct store {
 const char *store_open(const char *folder, struct store *store_out);
 void store_close(struct store *store);
 
+/* Makes a file under a name that is nobody else's; flushed and compared, but not renamed. */
+const char *store_own(const struct store *store, const char *name, const void *bytes, size_t size);
+
 /* Replaces a file of the folder. */
 const char *store_file(const struct store *store, const char *name, const void *bytes, size_t size);
 
