@@ -30,7 +30,7 @@ struct dtr_checkpoint {
  * folder, the older ones there are this run's, too. DTR_WRITE when the folder cannot be made or
  * written, DTR_USAGE when it holds checkpoints of another run: any others, and newer ones than
  * `resumed` unless `newer_are_bad`; also while another run has the folder (lock.h). What killed
- * writers have left is removed.
+ * writers have left is removed, and `latest` names `resumed` then.
  *
  * A thread of its own writes; one thread calls these functions.
  */
@@ -41,8 +41,9 @@ void dtr_checkpoint_writer_free(struct dtr_checkpoint_writer *writer);
 
 /*
  * Writes DIR/ckpt-s%09d.h5 (temporary file, fsync, read again, rename, fsync of the folder), makes
- * DIR/latest name it in the same way, and removes the oldest beyond `keep`. Equal states give equal
- * bytes. The file is built in memory, which takes as much as it is long: 8 bytes per parameter.
+ * DIR/latest name it in the same way, and removes the oldest beyond `keep` (one that cannot be
+ * removed is a warning, and tried again the next time). Equal states give equal bytes. The file is
+ * built in memory, which takes as much as it is long: 8 bytes per parameter.
  *
  * DTR_WRITE with file, operation and reason; then there is no temporary file, and `latest` still
  * names a good checkpoint. A process that may meet a file size limit must ignore SIGXFSZ for that.
@@ -59,8 +60,8 @@ enum dtr_status dtr_checkpoint_finish(
     struct dtr_checkpoint_writer *writer, struct dtr_error *error);
 enum dtr_status dtr_checkpoint_check(struct dtr_checkpoint_writer *writer, struct dtr_error *error);
 
-/* After finish(): the path of the last one written, NULL if none; the seconds that the last one
- * took. */
+/* After finish(): the path of the run's newest one, NULL if there is none; the seconds that the last
+ * one took. */
 const char *dtr_checkpoint_written(const struct dtr_checkpoint_writer *writer);
 double dtr_checkpoint_seconds(const struct dtr_checkpoint_writer *writer);
 

@@ -5,6 +5,7 @@
 #include "dtrain/checkpoint.h"
 
 #include "dtrain/clock.h"
+#include "dtrain/log.h"
 #include "dtrain/memory.h"
 #include "folder.h"
 #include "format.h"
@@ -81,16 +82,32 @@ static void remember_step(struct dtr_checkpoint_writer *writer, int64_t step)
     writer->steps[writer->count++] = step;
 }
 
-static enum dtr_status remove_oldest(struct dtr_checkpoint_writer *writer, struct dtr_error *error)
+/* One that cannot be removed is tried again the next time: the new one is there even so. */
+static void remove_oldest(struct dtr_checkpoint_writer *writer)
 {
     while (writer->count > writer->keep) {
         char name[FOLDER_NAME];
         folder_name(writer->steps[0], name);
+        if (unlinkat(writer->store.fd, name, 0) != 0 && errno != ENOENT) {
+            dtr_warn("cannot remove old checkpoint %s/%s: %s", writer->store.folder, name,
+                strerror(errno));
+            return;
+        }
         forget_step(writer, 0);
-        if (unlinkat(writer->store.fd, name, 0) != 0 && errno != ENOENT)
-            return dtr_error_set(error, DTR_WRITE, "cannot remove old checkpoint %s/%s: %s",
-                writer->store.folder, name, strerror(errno));
     }
+}
+
+/* Makes `latest` name it; then older ones can go. */
+static enum dtr_status name_newest(
+    struct dtr_checkpoint_writer *writer, const char *name, struct dtr_error *error)
+{
+    char line[FOLDER_NAME + 2];
+    int length = snprintf(line, sizeof line, "%s\n", name);
+    enum dtr_status status = store_as(writer, folder_latest, line, (size_t)length, error);
+    if (status != DTR_OK)
+        return status;
+    snprintf(writer->newest, sizeof writer->newest, "%s/%s", writer->store.folder, name);
+    remove_oldest(writer);
     return DTR_OK;
 }
 
@@ -107,7 +124,7 @@ static enum dtr_status write_file(struct dtr_checkpoint_writer *writer, const ch
 static enum dtr_status write_checkpoint(struct dtr_checkpoint_writer *writer,
     const struct dtr_checkpoint *checkpoint, struct dtr_error *error)
 {
-    char name[FOLDER_NAME], line[FOLDER_NAME + 2];
+    char name[FOLDER_NAME];
     folder_name(checkpoint->step, name);
     if (!lock_renew(&writer->store, &writer->lock))
         return dtr_error_set(error, DTR_WRITE,
@@ -118,12 +135,7 @@ static enum dtr_status write_checkpoint(struct dtr_checkpoint_writer *writer,
     if (status != DTR_OK)
         return status;
     remember_step(writer, checkpoint->step);
-    int length = snprintf(line, sizeof line, "%s\n", name);
-    status = store_as(writer, folder_latest, line, (size_t)length, error);
-    if (status != DTR_OK)
-        return status;
-    snprintf(writer->newest, sizeof writer->newest, "%s/%s", writer->store.folder, name);
-    return remove_oldest(writer, error);
+    return name_newest(writer, name, error);
 }
 
 /* ---- The thread ---- */
@@ -265,6 +277,17 @@ static enum dtr_status adopt_folder(struct dtr_checkpoint_writer *writer, const 
     return DTR_OK;
 }
 
+/* A run that was killed may have left `latest` and the oldest as they were before its last one. */
+static enum dtr_status tidy_folder(struct dtr_checkpoint_writer *writer, struct dtr_error *error)
+{
+    char name[FOLDER_NAME];
+    store_clean(&writer->store);
+    if (writer->count == 0)
+        return DTR_OK;
+    folder_name(writer->steps[writer->count - 1], name);
+    return name_newest(writer, name, error);
+}
+
 static enum dtr_status refuse(const char *what, const char *folder, struct dtr_error *error)
 {
     return dtr_error_set(
@@ -288,9 +311,9 @@ static enum dtr_status open_folder(struct dtr_checkpoint_writer *writer, const c
         return refuse(failed, folder, error);
     if (probe(writer, error) != DTR_OK ||
         lock_take(&writer->store, &writer->lock, error) != DTR_OK ||
-        adopt_folder(writer, resumed, newer_are_bad, error) != DTR_OK)
+        adopt_folder(writer, resumed, newer_are_bad, error) != DTR_OK ||
+        tidy_folder(writer, error) != DTR_OK)
         return error->status;
-    store_clean(&writer->store);
     return start_thread(writer, error);
 }
 
