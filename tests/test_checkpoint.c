@@ -1,7 +1,7 @@
-/* Checkpoints: round trip, durability, rotation, failing disks, damaged files. */
+/* Checkpoints: round trip, durability, rotation, failing disks, wrong files (campaign/damage.c:
+ * damaged ones). */
 #include "dtrain/checkpoint.h"
 #include "dtrain/memory.h"
-#include "dtrain/random.h"
 #include "unit_main.h"
 
 #include <dirent.h>
@@ -739,60 +739,6 @@ START_TEST(test_changed_file)
 }
 END_TEST
 
-/* Reads a file that may be damaged, and prints it: either is an error, or right. */
-static bool survives(void)
-{
-    struct dtr_checkpoint_file file;
-    bool readable = dtr_checkpoint_read(path, &file, &error) == DTR_OK;
-    dtr_checkpoint_file_free(&file);
-    if (readable)
-        check_file(path);
-    else
-        ck_assert_int_eq(error.status, DTR_INPUT);
-    bool printable = dtr_checkpoint_print(path, &error) == DTR_OK;
-    ck_assert(readable || !printable);
-    check_closed();
-    return printable;
-}
-
-START_TEST(test_truncated_file)
-{
-    write_one();
-    struct bytes bytes = load(path);
-    int kept = capture_begin(STDOUT_FILENO, "/dev/null");
-    for (size_t end = 0; end < bytes.count + 511; end += 512) {
-        size_t count = end < bytes.count ? end : bytes.count - 1;
-        save(path, bytes.data, count);
-        ck_assert(!survives());
-        refuses_to_read(path, count == 0 ? "not an HDF5 file" : "damaged or cut short");
-    }
-    capture_end(STDOUT_FILENO, kept);
-    free(bytes.data);
-}
-END_TEST
-
-START_TEST(test_flipped_bits)
-{
-    write_one();
-    struct bytes bytes = load(path);
-    struct dtr_random random = dtr_random_at(1, DTR_RANDOM_SYNTHETIC, 0, 0, 0);
-    int unnoticed = 0;
-    int kept = capture_begin(STDOUT_FILENO, "/dev/null");
-    for (int i = 0; i < 500; i++) {
-        size_t at = dtr_random_below(&random, (uint32_t)bytes.count);
-        unsigned char bit = (unsigned char)(1u << dtr_random_below(&random, 8));
-        bytes.data[at] ^= bit;
-        save(path, bytes.data, bytes.count);
-        unnoticed += survives();
-        bytes.data[at] ^= bit;
-    }
-    capture_end(STDOUT_FILENO, kept);
-    /* Only those in bytes that HDF5 does not use. */
-    ck_assert_int_lt(unnoticed, 250);
-    free(bytes.data);
-}
-END_TEST
-
 START_TEST(test_failures_are_told_once)
 {
     char output[512];
@@ -926,8 +872,6 @@ static Suite *make_suite(void)
     add_case(suite, reading);
     tcase_add_test(reading, test_paths_without_a_checkpoint);
     tcase_add_loop_test(reading, test_changed_file, 0, sizeof changes / sizeof changes[0]);
-    tcase_add_test(reading, test_truncated_file);
-    tcase_add_test(reading, test_flipped_bits);
     tcase_add_test(reading, test_failures_are_told_once);
 
     add_case(suite, others);
