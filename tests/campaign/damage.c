@@ -370,7 +370,7 @@ static bool flip(const struct subject *subject, size_t bit)
     return refused;
 }
 
-static void damage(struct subject subject, int flips, uint64_t seed, FILE *report)
+static int damage(struct subject subject, int flips, uint64_t seed, FILE *report)
 {
     struct dtr_random random = dtr_random_at(seed, DTR_RANDOM_SYNTHETIC, 0, 0, 0);
     size_t first = subject.intact.size < FIRST_BYTES ? subject.intact.size : FIRST_BYTES;
@@ -379,13 +379,14 @@ static void damage(struct subject subject, int flips, uint64_t seed, FILE *repor
         refused += flip(&subject, bit);
     for (int i = 0; i < flips; i++)
         noticed += flip(&subject, dtr_random_below(&random, (uint32_t)(8 * subject.intact.size)));
+    int others = zeroed + 8 * (int)first + flips;
     fprintf(report, "%s, %zu bytes: %d cuts and %d of %d other cases are refused\n",
-        strrchr(subject.path, '/') + 1, subject.intact.size, cuts, refused + noticed,
-        zeroed + 8 * (int)first + flips);
+        strrchr(subject.path, '/') + 1, subject.intact.size, cuts, refused + noticed, others);
     if (subject.is_refused != plain_is_refused && 2 * noticed < flips)
         fail("only %d of %d turned bits were noticed", noticed, flips);
     unlink(subject.path);
     free(subject.intact.at);
+    return cuts + others;
 }
 
 int main(int argc, char **argv)
@@ -401,16 +402,17 @@ int main(int argc, char **argv)
         fail("cannot make a folder");
     fprintf(report, "seed %" PRIu64 ", in %s\n", seed, top);
     fflush(report);
-    damage(make_checkpoint(), flips, seed, report);
+    int cases = damage(make_checkpoint(), flips, seed, report);
     dtr_checkpoint_file_free(&intact);
     make_split(DTR_TRAIN, TRAIN, TRAIN_IMAGES, TRAIN_LABELS);
     make_split(DTR_TEST, TEST, TEST_IMAGES, TEST_LABELS);
     for (int file = 0; file < IDX_FILES; file++) {
-        damage(make_idx(file, false), flips, seed, report);
-        damage(make_idx(file, true), flips, seed, report);
+        cases += damage(make_idx(file, false), flips, seed, report);
+        cases += damage(make_idx(file, true), flips, seed, report);
     }
     for (int file = 0; file < IDX_FILES; file++)
         free(idx[file].at);
+    fprintf(report, "%d cases of damage: all refused, or read as what they hold\n", cases);
     fclose(report);
     run("rm -rf '%s'", top);
     return 0;

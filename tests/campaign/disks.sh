@@ -1,6 +1,6 @@
 #!/bin/sh
-# disks.sh DTRAIN: trainings on disks that are full, read-only or of limited use. They go on, say what
-# is wrong, end with status 74, and leave the checkpoints that were there.
+# disks.sh DTRAIN: trainings on disks that are full, read-only or of limited use. They go on, say
+# what is wrong, end with status 74, and leave the checkpoints that were there.
 set -eu
 dtrain=$1
 
@@ -26,8 +26,8 @@ maxpool 4
 dense 200 relu
 dense 10
 EOT
-common="--data synthetic:200 --validation-size 40 --model net --threads 1 --eval-every 100 --steps 8 \
-    --keep 2"
+common="--data synthetic:200 --validation-size 40 --model net --threads 1 --eval-every 100 \
+    --steps 8 --keep 2"
 
 weights()
 {
@@ -128,7 +128,8 @@ dtrain=$work/limited
 train 1
 dtrain=$dtrain_itself
 check 'exit status 74' [ "$status" -eq 74 ]
-check 'says what and why' grep -q '^dtrain: warning: no checkpoint: cannot write .*: File too large' "$err"
+check 'says what and why' \
+    grep -q '^dtrain: warning: no checkpoint: cannot write .*: File too large' "$err"
 check "ends as $expected" [ "$(weights)" = "$expected" ]
 check 'nothing is left' [ -z "$(ls -A "$work/disk/run")" ]
 train 1

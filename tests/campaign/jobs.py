@@ -1,4 +1,4 @@
-"""jobs.py: what the campaigns share: a job of dtrain in a folder of its own, and what must be true of it."""
+"""jobs.py: what the campaigns share: jobs of dtrain, each in a folder of its own."""
 
 import argparse
 import os
@@ -27,7 +27,7 @@ def environment():
         OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
         OMPI_MCA_rmaps_base_oversubscribe="1",
         PRTE_MCA_rmaps_default_mapping_policy="slot:oversubscribe",
-        # MPI keeps memory until the process ends. A preloaded library may come before the sanitizers'.
+        # MPI keeps memory until the process ends; shim.c may come before the sanitizers' library.
         ASAN_OPTIONS="detect_leaks=0:verify_asan_link_order=0",
     )
 

@@ -1,19 +1,18 @@
 #!/usr/bin/env python3
 """kills.py DTRAIN [--runs N] [--seed S]: trainings whose ranks are killed, stopped and signalled.
 
-Each run trains a small network in jobs of 1, 2, 3, 4, 7 or 8 ranks that go on where the last one has
-left (--resume auto), until one ends. Every job but the last gets a signal at a random time to a random
-rank, rank 0 in a third of them: SIGKILL, SIGTERM, SIGUSR1, SIGUSR2, or SIGSTOP, which the watchdog has
-to notice where there is one. The weights must be those of a training that nobody disturbed, and
-nothing may be left: no process, no temporary file, no lock. A failure prints the run's seed, which
-repeats its choices (the times are the machine's).
+Each run trains a small network in jobs of 1, 2, 3, 4, 7 or 8 ranks that go on where the last one
+has left (--resume auto), until one ends. Every job but the last gets a signal at a random time to a
+random rank, rank 0 in a third of them: SIGKILL, SIGTERM, SIGUSR1, SIGUSR2, or SIGSTOP, which the
+watchdog has to notice. The weights must be those of a training that nobody disturbed, and nothing
+may be left: no process, no temporary file, no lock. A failure prints the run's seed, which repeats
+its choices (the times are the machine's).
 """
 
 import pathlib
 import random
 import shutil
 import signal
-import subprocess
 import tempfile
 import time
 
@@ -35,32 +34,28 @@ OPTIONS = [
 ]
 
 
-def interrupt(job, choice, has_watchdog):
+def interrupt(job, choice):
     """A signal at a random time; returns what was done."""
     time.sleep(choice.expovariate(1 / 0.5))
     rank = 0 if choice.random() < 1 / 3 else choice.randrange(job.ranks)
-    numbers = [signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2]
-    if has_watchdog:
-        numbers.append(signal.SIGSTOP)
-    number = choice.choice(numbers)
+    number = choice.choice((signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1,
+                            signal.SIGUSR2, signal.SIGSTOP))
     job.send(rank, number)
     return f"{number.name} to rank {rank} of {job.ranks}"
 
 
-def run_once(dtrain, work, seed, expected, has_watchdog):
+def run_once(dtrain, work, seed, expected):
     """Returns how often the training was interrupted."""
     choice = random.Random(seed)
     folder = work / "run"
     shutil.rmtree(folder, ignore_errors=True)
-    options = OPTIONS + ["--resume", "auto", "--checkpoint-dir", "run",
+    options = OPTIONS + ["--resume", "auto", "--checkpoint-dir", "run", "--watchdog", "3",
                          "--checkpoint-every", str(choice.choice((1, 3, 10, 50)))]
-    if has_watchdog:
-        options += ["--watchdog", "3"]
     done = []
     for count in range(1, 100):
         job = Job([dtrain], work, choice.choice(RANKS), options)
         if count <= 8:  # then it may end in peace
-            done.append(interrupt(job, choice, has_watchdog))
+            done.append(interrupt(job, choice))
         status, text = job.wait()
         if status == 0:
             break
@@ -78,8 +73,6 @@ def main():
     parser = jobs.parser(__doc__)
     parser.add_argument("--runs", type=int, default=4)
     arguments = parser.parse_args()
-    usage = subprocess.run([arguments.dtrain, "--help"], capture_output=True, text=True, check=True)
-    has_watchdog = "--watchdog" in usage.stdout
     with tempfile.TemporaryDirectory() as name:
         work = pathlib.Path(name)
         (work / "net").write_text(NETWORK)
@@ -88,7 +81,7 @@ def main():
         interruptions = 0
         for seed in range(arguments.seed, arguments.seed + arguments.runs):
             try:
-                count = run_once(arguments.dtrain, work, seed, expected, has_watchdog)
+                count = run_once(arguments.dtrain, work, seed, expected)
                 print(f"seed {seed}: {count} interruptions", flush=True)
                 interruptions += count
             except Failure as failure:

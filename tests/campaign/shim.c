@@ -2,12 +2,14 @@
  * A failing disk: preloaded into a program, it counts the calls that concern one folder, what is in
  * it, and descriptors of either, and lets the n-th go wrong.
  *
- *   DTRAIN_TEST_FOLDER   the folder, as an absolute path without links
- *   DTRAIN_TEST_LOG      a file for a line per call: the function's name and the path below the
- * folder DTRAIN_TEST_FAIL     N:HOW, or N+:HOW for the n-th and all that follow. HOW is an error
- * number   nothing is done, and that is the reason kill              the process is killed by
- * SIGKILL before the call torn              it is killed after half of a write short half of a
- * write is done and owned up to lost              half of a write is done and said to be all
+ * DTRAIN_TEST_FOLDER is the folder, as an absolute path without links.
+ * DTRAIN_TEST_LOG is a file for a line per call: its name and the path below the folder.
+ * DTRAIN_TEST_FAIL is N:HOW, or N+:HOW for the n-th and all that follow. HOW is
+ *   a number   nothing is done, and that is the errno
+ *   kill       the process is killed before the call
+ *   torn       it is killed after half of a write
+ *   short      half of a write is done and owned up to
+ *   lost       half of a write is done and said to be all
  *
  * These are the functions that src/checkpoint/ calls; writes.py notices when it calls others. Each
  * goes to the system by itself, as its name means this file here.

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """soak.py DTRAIN [--checkpoints N] [--steps N]: long trainings, whose processes must not grow.
 
-Two trainings of a tiny network on 2 ranks: one with a checkpoint after each of N steps, of which three
-are kept, and one of N steps. Memory, open descriptors and threads of each rank are sampled the whole
-time: the medians of the second and of the last quarter must be equal, memory but for 40 bytes a
-checkpoint, or 4 bytes a step, and 16 KiB that may come and go.
+Two trainings of a tiny network on 2 ranks: one with a checkpoint after each of N steps, of which
+three are kept, and one of N steps. Memory, open descriptors and threads of each rank are sampled
+the whole time: the medians of the second and of the last quarter must be equal, memory but for 40
+bytes a checkpoint, or 4 bytes a step, and 16 KiB that may come and go.
 """
 
 import collections
@@ -71,9 +71,11 @@ def soak(dtrain, work, what, count, bytes_each, options):
         raise Failure(f"{what}: status {status}, {len(samples[0])} samples\n{text}")
     for rank in range(RANKS):
         grown = growth(samples[rank])
-        print(f"{count} {what}, rank {rank}, {len(samples[rank])} samples: {grown.memory:+.0f} bytes, "
-              f"{grown.descriptors:+.0f} descriptors, {grown.threads:+.0f} threads", flush=True)
-        if grown.descriptors or grown.threads or grown.memory > SLACK_BYTES + bytes_each * count / 2:
+        print(f"{count} {what}, rank {rank}, {len(samples[rank])} samples: {grown.memory:+.0f} "
+              f"bytes, {grown.descriptors:+.0f} descriptors, {grown.threads:+.0f} threads",
+              flush=True)
+        allowed = SLACK_BYTES + bytes_each * count / 2
+        if grown.descriptors or grown.threads or grown.memory > allowed:
             raise Failure(f"{what}: rank {rank} grows")
 
 
@@ -89,6 +91,7 @@ def main():
              ["--checkpoint-dir", "run", "--checkpoint-every", "1", "--keep", "3"])
         jobs.check_nothing_left(work / "run")
         soak(arguments.dtrain, work, "steps", arguments.steps, 4, ["--checkpoint-dir", "none"])
+    print(f"{arguments.checkpoints} checkpoints and {arguments.steps} steps: nothing has grown")
 
 
 if __name__ == "__main__":

@@ -1,17 +1,17 @@
 #!/usr/bin/env python3
 """writes.py DTRAIN SHIM [--ranks N] [--every K] [--seed S]: a disk that fails at each call in turn.
 
-SHIM (shim.c) lets the n-th call that concerns the checkpoint folder go wrong in a short training with
-four checkpoints, of which two are kept. For every n, rank 0
+SHIM (shim.c) lets the n-th call that concerns the checkpoint folder go wrong in a short training
+with four checkpoints, of which two are kept. For every n, rank 0
   is killed there (kill), or after half of a write (torn);
   is told EIO, ENOSPC, EDQUOT or EROFS, once, or EIO from then on (dead);
   writes a half and is told so (short), or is not (lost);
   is told EIO, and stops (--on-checkpoint-failure stop).
 Whatever it was, each checkpoint in the folder must be the file that an undisturbed training writes,
-byte by byte, and none that was complete is lost. A failure is one line that names file and reason; the
-training goes on and ends with the right weights, its status is 74 if the last checkpoint is not there,
-and a failure before the first step is the end, with 74. Then --resume auto on another number of ranks
-goes on to the same weights, and nothing is left. --every K takes each K-th case only.
+byte by byte, and none that was complete is lost. A failure is one line that names file and reason;
+the training goes on and ends with the right weights, its status is 74 if the last checkpoint is not
+there, and a failure before the first step is the end, with 74. Then --resume auto on another number
+of ranks goes on to the same weights, and nothing is left. --every K takes each K-th case only.
 """
 
 import collections
@@ -71,7 +71,7 @@ class Campaign:
         reference = self.folder_for("reference")
         self.weights = jobs.undisturbed([dtrain], reference, ranks, OPTIONS + [
             "--checkpoint-every", "1", "--keep", "1000", "--checkpoint-dir", "run"])
-        self.files = {entry.name: entry.read_bytes() for entry in (reference / "run").glob("ckpt-*")}
+        self.files = {path.name: path.read_bytes() for path in (reference / "run").glob("ckpt-*")}
         for command in [["info", reference / "run" / name] for name in self.files] + [
                 ["eval", reference / "run"]]:
             subprocess.run([dtrain] + command, env=jobs.environment(), stdout=subprocess.DEVNULL,
@@ -140,7 +140,7 @@ class Campaign:
         return not any(name_of(index) in call for call in self.calls[:case.call])
 
     def check_told(self, case, text):
-        """In a line that names folder and reason, and one line but for a dead disk; returns them."""
+        """A line that names folder and reason, and one line but for a dead disk; returns them."""
         reason = os.strerror(getattr(errno, case.how, errno.EIO))
         told = [line for line in text.splitlines() if line.startswith("dtrain: ")]
         if case.how == "short" and told or len(told) > 1 and case.how != "dead":
@@ -192,20 +192,25 @@ class Campaign:
             if status != 0 or jobs.leftovers(place / "run"):
                 self.check_goes_on(place, calls[:case.call])
         except Failure as failure:
-            raise Failure(f"{case.how} at call {case.call}, {calls[case.call - 1:][:1]}, "
+            raise Failure(f"{case.how} at call {case.call} ({self.calls[case.call - 1]}) on "
                           f"{self.ranks} ranks: {failure}") from None
         shutil.rmtree(place)
 
 
+CHANGING = re.compile("_*(p?writev?2?|f?truncate|f(data)?sync|sync_file_range|rename.*|remove|"
+                      "creat|open(at)?|(un)?link(at)?|symlink.*|mkdir.*|rmdir|futimens|utimensat)$")
+
+
+def functions(path, which):
+    """Those that a file takes from others (--undefined-only), or gives them (--defined-only)."""
+    listed = subprocess.run(["nm", "-D", which, path], capture_output=True, text=True, check=True)
+    return {re.sub("(64)?(@.*)?$", "", line.split()[-1]) for line in listed.stdout.splitlines()}
+
+
 def check_shim(dtrain, shim):
     """The program may change a folder by no function that the shim does not know."""
-    names = {}
-    for path, which in ((dtrain, "--undefined-only"), (shim, "--defined-only")):
-        listed = subprocess.run(["nm", "-D", which, path], capture_output=True, text=True, check=True)
-        names[path] = {re.sub("(64)?@.*|64$", "", line.split()[-1]) for line in listed.stdout.splitlines()}
-    changing = re.compile("_*(p?writev?2?|pwrite|f?truncate|f(data)?sync|sync_file_range|rename.*|"
-                          "(un)?link(at)?|symlink.*|mkdir.*|rmdir|open(at)?|creat|remove|futimens|utimensat)$")
-    unknown = {name for name in names[dtrain] if changing.match(name)} - names[shim]
+    changing = filter(CHANGING.match, functions(dtrain, "--undefined-only"))
+    unknown = set(changing) - functions(shim, "--defined-only")
     if unknown:
         raise Failure(f"shim.c does not know {sorted(unknown)}")
 
