@@ -25,14 +25,14 @@ void dtr_evaluation_part(
     *part_out = (end < count ? end : count) - *first_out;
 }
 
-/* The errors in `blocks` blocks of a rank's part, or what there is of them. */
+/* The errors in `blocks` blocks of a rank's part, or what there is of them. Also a rank that has
+ * none asks the replica, which ends its part of the last step's exchange: others wait for that. */
 static uint64_t evaluate_piece(
     struct dtr_replica *replica, const struct dtr_samples *mine, int64_t first, int64_t blocks)
 {
     struct dtr_samples piece = *mine;
     int64_t begin = first * DTR_EVALUATION_BLOCK;
-    if (begin >= mine->count)
-        return 0;
+    begin = begin < mine->count ? begin : mine->count;
     piece.first += begin;
     piece.images += begin * mine->image_bytes;
     piece.labels += begin;
