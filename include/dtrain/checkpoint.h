@@ -60,8 +60,8 @@ enum dtr_status dtr_checkpoint_finish(
     struct dtr_checkpoint_writer *writer, struct dtr_error *error);
 enum dtr_status dtr_checkpoint_check(struct dtr_checkpoint_writer *writer, struct dtr_error *error);
 
-/* After finish(): the path of the run's newest one, NULL if there is none; the seconds that the last
- * one took. */
+/* After finish(): the path of the run's newest one, NULL if there is none; the seconds that the
+ * last one took. */
 const char *dtr_checkpoint_written(const struct dtr_checkpoint_writer *writer);
 double dtr_checkpoint_seconds(const struct dtr_checkpoint_writer *writer);
 

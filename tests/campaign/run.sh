@@ -10,6 +10,8 @@
 #   disks         full and read-only disks
 #   damage        damaged checkpoints and data sets; best with sanitizers (build/sanitize)
 #   soak          10,000 checkpoints, 100,000 steps
+#   resume        all pairs of 1, 2, 3, 4, 6 and 8 ranks before and after
+#   hangs         each of three ranks in each phase
 #
 # BUILD is a folder of Meson's, build/test by default. A part ends in a line with what it has done,
 # or in FAILED and its output. Either tells the seed: DTRAIN_TEST_SEED, or else the time.
@@ -35,6 +37,8 @@ command_of() # PART
     disks) echo "sh tests/campaign/disks.sh $build/dtrain" ;;
     damage) echo "$build/tests/damage 20000 $seed" ;;
     soak) echo "tests/campaign/soak.py $build/dtrain" ;;
+    resume) echo "sh tests/test_resume.sh $build/dtrain full" ;;
+    hangs) echo "sh tests/test_watchdog.sh $build/dtrain $build/tests/dtrain_hang full" ;;
     *) return 1 ;;
     esac
 }
@@ -61,7 +65,7 @@ short)
     exec meson test -C "$build" --no-rebuild --suite campaign
     ;;
 long)
-    [ $# -gt 0 ] || set -- kills writes writes2 disks damage soak
+    [ $# -gt 0 ] || set -- kills writes writes2 disks damage soak resume hangs
     for part in "$@"; do
         run_part "$part"
     done
