@@ -27,6 +27,9 @@ void dtr_comm_check(struct dtr_world *world, int code, const char *call);
 /* Ends all processes. Local. */
 _Noreturn void dtr_comm_end(enum dtr_status status);
 
+/* Ends this process alone, which makes the launcher end the others. Local. */
+_Noreturn void dtr_comm_exit(enum dtr_status status);
+
 /* Ends this process in a few seconds, if dtr_comm_end() has not come that far by then. Local. */
 void dtr_comm_end_soon(enum dtr_status status);
 

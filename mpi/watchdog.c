@@ -5,15 +5,11 @@
 #include "dtrain/clock.h"
 #include "dtrain/log.h"
 #include "dtrain/memory.h"
+#include "sleeper.h"
 #include "watch_board.h"
 #include "watch_link.h"
 
-#include <errno.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
-#include <string.h>
-#include <time.h>
 
 struct dtr_watchdog {
     struct dtr_world *world;
@@ -21,33 +17,13 @@ struct dtr_watchdog {
     struct watch_board board;
     struct watch_link link;
     double looked_s; /* when the watch last looked */
-    pthread_t thread;
-    pthread_mutex_t mutex;
-    pthread_cond_t changed;
-    bool stop; /* with the mutex */
+    struct sleeper sleeper;
 };
 
 /* Twenty looks within the limit, at most a second apart. */
 static double tick_of(double limit_s)
 {
     return watch_min(limit_s / 20, 1);
-}
-
-/* Sleeps until the next look; false at the end. */
-static bool wait_for_tick(struct dtr_watchdog *watchdog)
-{
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_nsec += (long)(watchdog->tick_s * 1e9);
-    until.tv_sec += until.tv_nsec / 1000000000;
-    until.tv_nsec %= 1000000000;
-    pthread_mutex_lock(&watchdog->mutex);
-    while (!watchdog->stop &&
-           pthread_cond_timedwait(&watchdog->changed, &watchdog->mutex, &until) != ETIMEDOUT)
-        ;
-    bool stop = watchdog->stop;
-    pthread_mutex_unlock(&watchdog->mutex);
-    return !stop;
 }
 
 _Noreturn static void end_job(struct dtr_watchdog *watchdog, const struct watch_word *word)
@@ -105,29 +81,9 @@ static void look(struct dtr_watchdog *watchdog)
 static void *keep_watch(void *context)
 {
     struct dtr_watchdog *watchdog = context;
-    while (wait_for_tick(watchdog))
+    while (sleeper_sleep(&watchdog->sleeper, watchdog->tick_s))
         look(watchdog);
     return NULL;
-}
-
-/* Signals are the other threads' to take. */
-static bool start_thread(struct dtr_watchdog *watchdog, struct dtr_error *error)
-{
-    pthread_condattr_t monotonic;
-    sigset_t all, before;
-    pthread_mutex_init(&watchdog->mutex, NULL);
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    pthread_cond_init(&watchdog->changed, &monotonic);
-    pthread_condattr_destroy(&monotonic);
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int code = pthread_create(&watchdog->thread, NULL, keep_watch, watchdog);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (code == 0)
-        return true;
-    dtr_error_set(error, DTR_FAILED, "cannot start the watchdog: %s", strerror(code));
-    return false;
 }
 
 enum dtr_status dtr_watchdog_start(struct dtr_world *world, int64_t limit_s,
@@ -155,7 +111,7 @@ enum dtr_status dtr_watchdog_start(struct dtr_world *world, int64_t limit_s,
         dtr_warn("the watchdog of a host sees no other host: this MPI library has no "
                  "MPI_THREAD_MULTIPLE");
     watchdog->looked_s = dtr_clock_s();
-    if (start_thread(watchdog, error))
+    if (sleeper_start(&watchdog->sleeper, keep_watch, watchdog, "the watchdog", error) == DTR_OK)
         *watchdog_out = watchdog;
     return error->status;
 }
@@ -165,14 +121,8 @@ void dtr_watchdog_stop(struct dtr_watchdog *watchdog)
     if (watchdog == NULL)
         return;
     dtr_world_barrier(watchdog->world);
-    pthread_mutex_lock(&watchdog->mutex);
-    watchdog->stop = true;
-    pthread_cond_signal(&watchdog->changed);
-    pthread_mutex_unlock(&watchdog->mutex);
-    pthread_join(watchdog->thread, NULL);
+    sleeper_stop(&watchdog->sleeper);
     watch_link_free(&watchdog->link);
     watch_board_free(&watchdog->board);
-    pthread_cond_destroy(&watchdog->changed);
-    pthread_mutex_destroy(&watchdog->mutex);
     free(watchdog);
 }

@@ -30,6 +30,11 @@ void dtr_comm_check(struct dtr_world *world, int code, const char *call)
 void dtr_comm_end(enum dtr_status status)
 {
     MPI_Abort(MPI_COMM_WORLD, (int)status);
+    dtr_comm_exit(status);
+}
+
+void dtr_comm_exit(enum dtr_status status)
+{
     _exit((int)status);
 }
 
@@ -37,7 +42,7 @@ static void *end_later(void *status)
 {
     enum { PATIENCE_S = 5 };
     sleep(PATIENCE_S);
-    _exit((int)(intptr_t)status);
+    dtr_comm_exit((enum dtr_status)(intptr_t)status);
 }
 
 void dtr_comm_end_soon(enum dtr_status status)

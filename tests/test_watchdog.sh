@@ -97,6 +97,17 @@ for victim in 1 0; do
     check 'nobody else' [ "$(grep -c '^dtrain: rank' "$err")" -eq 1 ]
 done
 
+# One that does not even start: MPI has ten times the limit for that.
+# shellcheck disable=SC2016 # for that script
+printf '#!/bin/sh\n[ "${OMPI_COMM_WORLD_RANK:-$PMIX_RANK}" != 1 ] || exec sleep 100\nexec "%s" "$@"\n' \
+    "$program" >"$work/absent"
+chmod +x "$work/absent"
+dtrain=$work/absent
+job 2 --watchdog 1
+dtrain=$program
+check 'exit status 124' [ "$status" -eq 124 ]
+check 'says so' grep -q '^dtrain: rank 0 on .* has waited 10 s for the start of MPI' "$err"
+
 # All stopped for longer than the limit, as by a job's suspension, or one for less: no alarm.
 start 2 --steps 100000 --checkpoint-dir none --watchdog 3
 send STOP 0 1
