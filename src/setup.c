@@ -325,8 +325,11 @@ static enum dtr_status open_checkpoints(struct dtr_trainer *trainer, struct dtr_
         return DTR_OK;
     if (dtr_checkpoint_writer_create(trainer->checkpoint_folder, options->keep,
             trainer->resumed.path, strcmp(options->resume, "auto") == 0, &trainer->writer,
-            &refused) == DTR_OK)
-        return DTR_OK;
+            &refused) == DTR_OK) {
+        trainer->own_weights = dtr_alloc(trainer->model->slab_count, sizeof *trainer->own_weights,
+            "a snapshot of the weights", error);
+        return error->status;
+    }
     if (options->checkpoint_dir != NULL || trainer->resumed.path != NULL)
         return dtr_error_set(error, refused.status, "%s", refused.message);
     dtr_warn("training without checkpoints: %s", refused.message);
@@ -424,4 +427,5 @@ void dtr_trainer_free(struct dtr_trainer *trainer)
     free(trainer->checkpoint_folder);
     free(trainer->weights);
     free(trainer->momentum);
+    free(trainer->own_weights);
 }

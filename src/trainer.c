@@ -11,6 +11,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 /* What an early end needs besides a checkpoint and a report: a step, the end of all processes. */
 static const double MARGIN_S = 1;
@@ -165,19 +166,37 @@ static void note_written(struct dtr_trainer *trainer, bool wait)
             trainer->checkpoint_s, dtr_checkpoint_seconds(trainer->writer));
     if (error.status == DTR_OK)
         return;
-    dtr_warn("no checkpoint: %s", error.message);
     trainer->written = error.status;
+    if (error.status != DTR_WRITE) {
+        dtr_warn(
+            "no checkpoint at step %lld: %s", (long long)trainer->snapshot_step, error.message);
+        return;
+    }
+    dtr_warn("no checkpoint: %s", error.message);
     trainer->unwritten = trainer->options.on_checkpoint_failure == DTR_FAILURE_STOP;
 }
 
-/* Weights that are no numbers would take the place of good ones. */
-static bool are_good(const struct dtr_trainer *trainer)
+static bool are_numbers(int64_t count, const float *slab)
 {
-    return isfinite(dtr_sum_of_squares(trainer->model->slab_count, trainer->weights)) &&
-           isfinite(dtr_sum_of_squares(trainer->model->slab_count, trainer->momentum));
+    return isfinite(dtr_sum_of_squares(count, slab));
 }
 
-/* All ranks hand over their momenta, rank 0 writes, beside the steps that follow. */
+/* What is left to do with a snapshot, beside the steps that follow: the canonical order, and a look
+ * at the weights, as such that are no numbers would take the place of good ones. */
+static enum dtr_status prepare_snapshot(void *context, struct dtr_error *error)
+{
+    struct dtr_trainer *trainer = context;
+    struct dtr_replica *replica = trainer->replica;
+    int64_t count = trainer->model->slab_count;
+    replica->ops->canonical(replica, trainer->weights, trainer->momentum);
+    replica->ops->canonical(replica, trainer->own_weights, trainer->weights);
+    if (are_numbers(count, trainer->weights) && are_numbers(count, trainer->momentum))
+        return DTR_OK;
+    return dtr_error_set(error, DTR_FAILED, "weights are no numbers");
+}
+
+/* All ranks hand over their momenta and go on with the next step, rank 0 after a copy of the
+ * weights. */
 static void start_checkpoint(struct dtr_trainer *trainer, int64_t steps_done)
 {
     struct dtr_replica *replica = trainer->replica;
@@ -188,21 +207,19 @@ static void start_checkpoint(struct dtr_trainer *trainer, int64_t steps_done)
     dtr_gradsync_gather(trainer->sync, replica->ops->momenta(replica), trainer->weights);
     if (trainer->writer == NULL)
         return;
-    replica->ops->canonical(replica, trainer->weights, trainer->momentum);
-    replica->ops->get(replica, trainer->weights);
+    memcpy(trainer->own_weights, dtr_gradsync_exchange(trainer->sync).weights,
+        (size_t)trainer->model->slab_count * sizeof *trainer->own_weights);
     trainer->written = DTR_OK;
-    if (!are_good(trainer)) {
-        dtr_warn("no checkpoint at step %lld: weights are no numbers", (long long)steps_done);
-        trainer->written = DTR_FAILED;
-        return;
-    }
+    trainer->snapshot_step = steps_done;
     struct dtr_checkpoint snapshot = {.model = trainer->model,
         .options = &trainer->options,
         .step = steps_done,
         .epoch = (double)steps_done / (double)trainer->schedule.steps_per_epoch,
         .data_fingerprint = trainer->data_fingerprint,
         .weights = trainer->weights,
-        .momentum = trainer->momentum};
+        .momentum = trainer->momentum,
+        .prepare = prepare_snapshot,
+        .context = trainer};
     dtr_checkpoint_begin(trainer->writer, &snapshot);
 }
 

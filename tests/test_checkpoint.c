@@ -315,6 +315,31 @@ START_TEST(test_special_values_keep_their_bits)
 }
 END_TEST
 
+/* Doubles a weight, or fails. */
+static enum dtr_status prepare(void *fails, struct dtr_error *failure)
+{
+    if (fails != NULL)
+        return dtr_error_set(failure, DTR_FAILED, "not today");
+    ((float *)(uintptr_t)state.weights)[0] *= 2;
+    return DTR_OK;
+}
+
+START_TEST(test_slabs_are_prepared_by_the_writer)
+{
+    float before = state.weights[0];
+    open_writer(3);
+    state.prepare = prepare;
+    write_step(860);
+    ck_assert(before != 0 && state.weights[0] == 2 * before);
+    check_file(path);
+    state.context = &state;
+    state.step = 900;
+    check_error(dtr_checkpoint_write(writer, &state, &error), DTR_FAILED, "not today");
+    check_folder(one_checkpoint);
+    check_latest("ckpt-s000000860.h5\n");
+}
+END_TEST
+
 static const char *const texts[] = {small_text, large_text};
 
 /* At another time, and on memory that held something else. */
@@ -852,6 +877,7 @@ static Suite *make_suite(void)
     add_case(suite, writing);
     tcase_add_test(writing, test_round_trip);
     tcase_add_test(writing, test_special_values_keep_their_bits);
+    tcase_add_test(writing, test_slabs_are_prepared_by_the_writer);
     tcase_add_loop_test(writing, test_equal_states_give_equal_bytes, 0, 2);
     tcase_add_test(writing, test_momentum_is_written);
     tcase_add_test(writing, test_every_file_is_durable_before_it_has_its_name);

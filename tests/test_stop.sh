@@ -190,6 +190,15 @@ check 'and so is the lock' [ ! -e "$work/shared/.lock" ]
 job 2 $common --steps 300 --lr 1000 --checkpoint-dir nan --checkpoint-every 1
 expect_failure 1 'the training has diverged; try a smaller --lr'
 check 'no checkpoint of such weights' sh -c "'$dtrain' info '$work/nan' | grep -q OK"
+# Weights become infinite, and only the next loss tells: the decay multiplies them by -1e12 a step.
+printf 'input 28 28 1\ndense 10\n' >"$work/flat"
+# shellcheck disable=SC2086 # $common is a list
+job 2 $common --model flat --steps 300 --lr 1000000 --weight-decay 1000000 --checkpoint-dir infinite \
+    --checkpoint-every 1 --on-checkpoint-failure stop --on-nan skip
+check 'exit status 1' [ "$status" -eq 1 ]
+check 'says which one' grep -q 'warning: no checkpoint at step 4: weights are no numbers' "$err"
+check 'the last good one' grep -q 'diverged.* (last good checkpoint: infinite/ckpt-s000000003.h5)' "$err"
+check 'stays the newest' grep -qx ckpt-s000000003.h5 "$work/infinite/latest"
 # shellcheck disable=SC2086 # $common is a list
 job 2 $common --steps 300 --lr 1000 --checkpoint-dir none --on-nan skip
 check 'exit status 1' [ "$status" -eq 1 ]

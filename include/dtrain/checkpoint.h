@@ -20,6 +20,10 @@ struct dtr_checkpoint {
     double epoch;                      /* epochs done */
     uint64_t data_fingerprint;
     const float *weights, *momentum; /* slabs in canonical layout */
+    /* Makes the slabs so, in the thread that writes; NULL: they are. After its failure nothing is
+     * written. */
+    enum dtr_status (*prepare)(void *context, struct dtr_error *error);
+    void *context; /* of prepare */
 };
 
 /*
@@ -45,13 +49,14 @@ void dtr_checkpoint_writer_free(struct dtr_checkpoint_writer *writer);
  * removed is a warning, and tried again the next time). Equal states give equal bytes. The file is
  * built in memory, which takes as much as it is long: 8 bytes per parameter.
  *
- * DTR_WRITE with file, operation and reason; then there is no temporary file, and `latest` still
- * names a good checkpoint. A process that may meet a file size limit must ignore SIGXFSZ for that.
+ * DTR_WRITE with file, operation and reason, or the failure of prepare(); then there is no
+ * temporary file, and `latest` still names a good checkpoint. A process that may meet a file size
+ * limit must ignore SIGXFSZ for that.
  */
 enum dtr_status dtr_checkpoint_write(struct dtr_checkpoint_writer *writer,
     const struct dtr_checkpoint *checkpoint, struct dtr_error *error);
 
-/* The same beside the caller, whose slabs must not change until it is done. Whether it was written
+/* The same beside the caller, who leaves the slabs alone until it is done. Whether it was written
  * tells finish(), which waits for it, or check(), which does not, when it is done: once. One at a
  * time: finish() is due before the next. */
 void dtr_checkpoint_begin(

@@ -81,7 +81,8 @@ struct dtr_replica_ops {
      * in the replica's own order. */
     const float *(*gradients)(struct dtr_replica *replica);
     float *(*momenta)(struct dtr_replica *replica);
-    /* A slab in the replica's own order to the canonical one, and back; the two may not overlap. */
+    /* A slab in the replica's own order to the canonical one, and back; the two may not overlap.
+     * Needs nothing that a step changes, so another thread may call it meanwhile. */
     void (*canonical)(struct dtr_replica *replica, const float *slab, float *canonical_out);
     void (*order)(struct dtr_replica *replica, const float *canonical, float *slab_out);
     /* A line for the plan per layer, or layers that are computed as one: names, output shape,

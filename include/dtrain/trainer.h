@@ -48,7 +48,9 @@ struct dtr_trainer {
     bool checkpoints;                     /* are written */
     char *checkpoint_folder;              /* rank 0's counts; NULL: none are */
     struct dtr_checkpoint_writer *writer; /* rank 0 */
-    float *weights, *momentum;            /* rank 0: canonical snapshots of what is written */
+    float *weights, *momentum;            /* rank 0: canonical slabs of what is written */
+    float *own_weights;                   /* rank 0: the replica's, until they are canonical */
+    int64_t snapshot_step;                /* rank 0: of what is written */
     enum dtr_status written;              /* rank 0: what became of the last checkpoint */
     bool unwritten;                       /* rank 0: it failed, and that is the end */
 };

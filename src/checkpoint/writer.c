@@ -60,7 +60,7 @@ static enum dtr_status reserve_step(struct dtr_checkpoint_writer *writer, struct
 {
     int64_t *steps = realloc(writer->steps, (size_t)(writer->count + 1) * sizeof *steps);
     if (steps == NULL)
-        return dtr_error_set(error, DTR_FAILED, "out of memory for the list of checkpoints");
+        return dtr_error_set(error, DTR_WRITE, "out of memory for the list of checkpoints");
     writer->steps = steps;
     return DTR_OK;
 }
@@ -125,6 +125,8 @@ static enum dtr_status write_checkpoint(struct dtr_checkpoint_writer *writer,
     const struct dtr_checkpoint *checkpoint, struct dtr_error *error)
 {
     char name[FOLDER_NAME];
+    if (checkpoint->prepare != NULL && checkpoint->prepare(checkpoint->context, error) != DTR_OK)
+        return error->status;
     folder_name(checkpoint->step, name);
     if (!lock_renew(&writer->store, &writer->lock))
         return dtr_error_set(error, DTR_WRITE,

@@ -377,7 +377,8 @@ static void copy(const float *from, float *to, int64_t begin, int64_t end)
 }
 
 /* Other ranks may be reading what they have written alike: nothing else may be there in between. */
-void network_order(const struct network *network, const float *canonical, float *slab_out)
+static void reorder(
+    const struct network *network, bool to_canonical, const float *from, float *slab_out)
 {
     const struct dtr_model *model = network->config.model;
     int64_t end = 0; /* of what is done */
@@ -386,22 +387,20 @@ void network_order(const struct network *network, const float *canonical, float 
         if (plan->kernel->order == NULL)
             continue;
         const struct dtr_tensor *kernel = &model->tensors[plan->layer->kernel];
-        copy(canonical, slab_out, end, kernel->offset);
-        plan->kernel->order(plan, canonical + kernel->offset, slab_out + kernel->offset);
+        copy(from, slab_out, end, kernel->offset);
+        (to_canonical ? plan->kernel->canonical : plan->kernel->order)(
+            plan, from + kernel->offset, slab_out + kernel->offset);
         end = kernel->offset + kernel->count;
     }
-    copy(canonical, slab_out, end, model->slab_count);
+    copy(from, slab_out, end, model->slab_count);
+}
+
+void network_order(const struct network *network, const float *canonical, float *slab_out)
+{
+    reorder(network, false, canonical, slab_out);
 }
 
 void network_canonical(const struct network *network, const float *slab, float *canonical_out)
 {
-    const struct dtr_model *model = network->config.model;
-    memcpy(canonical_out, slab, (size_t)model->slab_count * sizeof *canonical_out);
-    for (int i = 0; i < network->count; i++) {
-        const struct dtr_plan *plan = &network->stages[i].plan;
-        if (plan->kernel->canonical != NULL) {
-            int64_t offset = model->tensors[plan->layer->kernel].offset;
-            plan->kernel->canonical(plan, slab + offset, canonical_out + offset);
-        }
-    }
+    reorder(network, true, slab, canonical_out);
 }
