@@ -315,6 +315,43 @@ START_TEST(test_special_values_keep_their_bits)
 }
 END_TEST
 
+/* Sums that are 0 modulo 65535 are told from sums of nothing but zeros. */
+START_TEST(test_checksums_that_are_zero)
+{
+    const struct dtr_tensor *tensor = &model->tensors[0];
+    memset((float *)(uintptr_t)state.weights + tensor->offset, 0xff,
+        (size_t)tensor->count * sizeof(float));
+    memset((float *)(uintptr_t)state.momentum + tensor->offset, 0,
+        (size_t)tensor->count * sizeof(float));
+    write_one();
+    check_file(path);
+}
+END_TEST
+
+/* The last chunk reaches beyond the tensor's end by two rows. */
+START_TEST(test_chunks_are_filled_with_zeros)
+{
+    enum { ROW = 700, ROWS = 262 };
+    static float found[ROWS * ROW + 1];
+    static const float zeros[2 * ROW];
+    uint32_t filters;
+    free_state();
+    make_state(large_text);
+    write_one();
+    hid_t file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
+    hid_t data = H5Dopen2(file, "/weights/dense1/kernel", H5P_DEFAULT);
+    const hsize_t last[] = {2 * ROWS, 0};
+    hsize_t bytes;
+    ck_assert_int_ge(H5Dget_chunk_storage_size(data, last, &bytes), 0);
+    ck_assert_uint_eq(bytes, sizeof found);
+    ck_assert_int_ge(H5Dread_chunk(data, H5P_DEFAULT, last, &filters, found), 0);
+    ck_assert_uint_eq(filters, 0);
+    ck_assert_mem_eq(found + (ROWS - 2) * ROW, zeros, sizeof zeros);
+    H5Dclose(data);
+    H5Fclose(file);
+}
+END_TEST
+
 /* Doubles a weight, or fails. */
 static enum dtr_status prepare(void *fails, struct dtr_error *failure)
 {
@@ -877,6 +914,8 @@ static Suite *make_suite(void)
     add_case(suite, writing);
     tcase_add_test(writing, test_round_trip);
     tcase_add_test(writing, test_special_values_keep_their_bits);
+    tcase_add_test(writing, test_checksums_that_are_zero);
+    tcase_add_test(writing, test_chunks_are_filled_with_zeros);
     tcase_add_test(writing, test_slabs_are_prepared_by_the_writer);
     tcase_add_loop_test(writing, test_equal_states_give_equal_bytes, 0, 2);
     tcase_add_test(writing, test_momentum_is_written);

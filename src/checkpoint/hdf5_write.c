@@ -7,6 +7,7 @@
  * with fletcher32 on the data, a flipped bit is noticed wherever it is.
  */
 #include "dtrain/pulse.h"
+#include "fletcher32.h"
 #include "format.h"
 #include "hdf5_file.h"
 
@@ -21,6 +22,11 @@
 
 /* 1 MiB: as much as HDF5 caches of a data set by default. */
 enum { CHUNK_FLOATS = 1 << 18 };
+
+/* A chunk as the file has it, whose checksum is behind the values, however many there are. */
+struct chunk {
+    float values[CHUNK_FLOATS + 1];
+};
 
 static bool put_attribute(
     hid_t object, const char *name, hid_t file_type, hid_t memory_type, const void *value)
@@ -113,7 +119,7 @@ static bool put_groups(hid_t file, const char *path)
 }
 
 /* Whole rows of at most CHUNK_FLOATS in all, the first dimension cut into nearly equal parts. */
-static void choose_chunk(const struct dtr_tensor *tensor, hsize_t chunk_out[4])
+static void choose_chunk(const struct dtr_tensor *tensor, hsize_t shape_out[4])
 {
     int64_t row = tensor->count;
     for (int i = 0; i < tensor->dims; i++) {
@@ -121,36 +127,81 @@ static void choose_chunk(const struct dtr_tensor *tensor, hsize_t chunk_out[4])
         row /= extent;
         int64_t fit = row < CHUNK_FLOATS ? CHUNK_FLOATS / row : 1;
         int64_t parts = (extent + fit - 1) / fit;
-        chunk_out[i] = (hsize_t)((extent + parts - 1) / parts);
+        shape_out[i] = (hsize_t)((extent + parts - 1) / parts);
     }
 }
 
-static bool put_tensor(
-    hid_t file, const char *root, const struct dtr_tensor *tensor, const float *slab)
+/* Goes to the chunk that follows; false after the last one. */
+static bool next_chunk(const struct dtr_tensor *tensor, const hsize_t shape[4], hsize_t offset[4])
+{
+    for (int i = tensor->dims - 1; i >= 0; i--) {
+        offset[i] += shape[i];
+        if (offset[i] < (hsize_t)tensor->dim[i])
+            return true;
+        offset[i] = 0;
+    }
+    return false;
+}
+
+/* Copies a chunk, whose values are neighbours in the tensor too; beyond the tensor's end are zeros.
+ * Returns its bytes. */
+static size_t fill_chunk(const struct dtr_tensor *tensor, const hsize_t shape[4],
+    const hsize_t offset[4], const float *slab, struct chunk *chunk)
+{
+    size_t first = 0, inside = 1, all = 1;
+    for (int i = 0; i < tensor->dims; i++) {
+        size_t extent = (size_t)tensor->dim[i], left = extent - offset[i];
+        first = first * extent + offset[i];
+        inside *= left < shape[i] ? left : shape[i];
+        all *= shape[i];
+    }
+    memcpy(chunk->values, slab + tensor->offset + first, inside * sizeof(float));
+    memset(chunk->values + inside, 0, (all - inside) * sizeof(float));
+    uint32_t checksum = fletcher32(chunk->values, all * sizeof(float));
+    memcpy(chunk->values + all, &checksum, sizeof checksum);
+    return all * sizeof(float) + sizeof checksum;
+}
+
+/* Writes what HDF5 would make of the slab, but that its own filter fletcher32 takes longer than all
+ * the rest. */
+static bool put_chunks(hid_t data, const struct dtr_tensor *tensor, const hsize_t shape[4],
+    const float *slab, struct chunk *chunk)
+{
+    hsize_t offset[4] = {0};
+    do {
+        size_t bytes = fill_chunk(tensor, shape, offset, slab, chunk);
+        if (H5Dwrite_chunk(data, H5P_DEFAULT, 0, offset, bytes, chunk) < 0)
+            return false;
+    } while (next_chunk(tensor, shape, offset));
+    return true;
+}
+
+static bool put_tensor(hid_t file, const char *root, const struct dtr_tensor *tensor,
+    const float *slab, struct chunk *chunk)
 {
     char path[64];
-    hsize_t extent[4], chunk[4];
+    hsize_t extent[4], shape[4];
     snprintf(path, sizeof path, "%s/%s", root, tensor->name);
     dtr_hdf5_extent(tensor, extent);
-    choose_chunk(tensor, chunk);
+    choose_chunk(tensor, shape);
     if (!put_groups(file, path))
         return false;
     SCOPED_ID space = H5Screate_simple(tensor->dims, extent, NULL);
     SCOPED_ID properties = H5Pcreate(H5P_DATASET_CREATE);
     H5Pset_obj_track_times(properties, false);
-    H5Pset_chunk(properties, tensor->dims, chunk);
+    H5Pset_chunk(properties, tensor->dims, shape);
     H5Pset_fletcher32(properties);
     SCOPED_ID data = H5Dcreate2(
         file, path, H5T_IEEE_F32LE, space, H5P_DEFAULT, properties, H5P_DEFAULT);
-    if (H5Dwrite(data, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, slab + tensor->offset) < 0)
-        return false;
-    return put_hash(data, "xxh64", dtr_tensor_hash(tensor, slab));
+    return data >= 0 && put_chunks(data, tensor, shape, slab, chunk) &&
+           put_hash(data, "xxh64", dtr_tensor_hash(tensor, slab));
 }
 
-static bool put_slab(hid_t file, const char *root, const struct dtr_model *model, const float *slab)
+static bool put_slab(hid_t file, const char *root, const struct dtr_model *model, const float *slab,
+    struct chunk *chunk)
 {
     for (int i = 0; i < model->tensor_count; i++) {
-        if (!put_tensor(file, root, &model->tensors[i], slab))
+        if (!put_tensor(file, root, &model->tensors[i], slab, chunk))
             return false;
         dtr_pulse_beat();
     }
@@ -185,14 +236,14 @@ static herr_t unshare_image(void *data)
 
 /* HDF5 crashes when the memory runs out under it, so it gets more than it can need in advance: both
  * slabs, half as much again for chunks that are not full, and much for everything else. It is
- * zeroed, for equal bytes, and what is not used takes no room. */
+ * zeroed, for equal bytes, and what is not used takes no room. Behind it is a chunk. */
 static bool reserve_image(const struct dtr_model *model, struct dtr_checkpoint_image *image)
 {
     size_t slab_bytes = (size_t)model->slab_count * sizeof(float);
     size_t capacity = 3 * slab_bytes + ((size_t)16 << 20);
     if (image->capacity < capacity) {
         free(image->bytes);
-        image->bytes = calloc(1, capacity);
+        image->bytes = calloc(1, capacity + sizeof(struct chunk));
     } else {
         memset(image->bytes, 0, image->size);
     }
@@ -227,10 +278,11 @@ static hid_t create_in_memory(struct dtr_checkpoint_image *image)
 static bool build_image(const struct dtr_checkpoint *checkpoint, struct dtr_checkpoint_image *image)
 {
     const struct dtr_model *model = checkpoint->model;
+    struct chunk *chunk = (void *)(image->bytes + image->capacity);
     hid_t file = create_in_memory(image);
     bool good = file >= 0 && put_facts(file, checkpoint) &&
-                put_slab(file, DTR_HDF5_WEIGHTS, model, checkpoint->weights) &&
-                put_slab(file, DTR_HDF5_MOMENTUM, model, checkpoint->momentum) &&
+                put_slab(file, DTR_HDF5_WEIGHTS, model, checkpoint->weights, chunk) &&
+                put_slab(file, DTR_HDF5_MOMENTUM, model, checkpoint->momentum, chunk) &&
                 H5Fflush(file, H5F_SCOPE_GLOBAL) >= 0;
     ssize_t size = good ? H5Fget_file_image(file, NULL, 0) : -1;
     image->size = (size_t)size;
