@@ -10,8 +10,8 @@
 
 #include <stddef.h>
 
-/* The memory that a file is built in. All zero at first; then it is kept for the next file, as the
- * system takes longer to hand out new memory than HDF5 to fill it. Free `bytes` with free(). */
+/* The memory that a file is built in. It is kept for the next file, as the system takes longer to
+ * hand out new memory than HDF5 to fill it. Free `bytes` with free(). */
 struct dtr_checkpoint_image {
     char *bytes;
     size_t capacity, size; /* size: of the file */

@@ -6,6 +6,7 @@
  * piece of metadata carries a checksum, with texts of fixed length, which lie within that metadata:
  * with fletcher32 on the data, a flipped bit is noticed wherever it is.
  */
+#include "dtrain/memory.h"
 #include "dtrain/pulse.h"
 #include "fletcher32.h"
 #include "format.h"
@@ -235,20 +236,19 @@ static herr_t unshare_image(void *data)
 }
 
 /* HDF5 crashes when the memory runs out under it, so it gets more than it can need in advance: both
- * slabs, half as much again for chunks that are not full, and much for everything else. It is
- * zeroed, for equal bytes, and what is not used takes no room. Behind it is a chunk. */
-static bool reserve_image(const struct dtr_model *model, struct dtr_checkpoint_image *image)
+ * slabs, half as much again for chunks that are not full, and much for everything else. What is not
+ * used takes no room; HDF5 zeroes what it uses. Behind it is a chunk. */
+static bool reserve_image(
+    const struct dtr_model *model, struct dtr_checkpoint_image *image, struct dtr_error *error)
 {
     size_t slab_bytes = (size_t)model->slab_count * sizeof(float);
     size_t capacity = 3 * slab_bytes + ((size_t)16 << 20);
-    if (image->capacity < capacity) {
-        free(image->bytes);
-        image->bytes = calloc(1, capacity + sizeof(struct chunk));
-    } else {
-        memset(image->bytes, 0, image->size);
-    }
+    if (image->capacity >= capacity)
+        return true;
+    free(image->bytes);
+    image->bytes = dtr_alloc_unset(
+        (int64_t)(capacity + sizeof(struct chunk)), 1, "a checkpoint", error);
     image->capacity = image->bytes != NULL ? capacity : 0;
-    image->size = 0;
     return image->bytes != NULL;
 }
 
@@ -294,10 +294,9 @@ enum dtr_status dtr_checkpoint_encode(const struct dtr_checkpoint *checkpoint,
 {
     __attribute__((cleanup(dtr_hdf5_account_end))) struct dtr_hdf5_account account;
     dtr_hdf5_account_begin(&account);
-    if (!reserve_image(checkpoint->model, image))
-        return dtr_error_set(error, DTR_FAILED, "out of memory for a checkpoint");
+    if (!reserve_image(checkpoint->model, image, error))
+        return error->status;
     if (build_image(checkpoint, image))
         return DTR_OK;
-    image->size = image->capacity; /* nobody knows how far it got */
     return dtr_error_set(error, DTR_FAILED, "HDF5 cannot build the file: %s", account.text);
 }
