@@ -31,8 +31,9 @@ enum watch_fault { WATCH_SILENT, WATCH_STUCK, WATCH_NONE, WATCH_FAULTS };
 
 enum { WATCH_WORST = 4 };
 
-/* Beyond the limit: how much longer those wait for a verdict who are not the first to judge. */
-enum { WATCH_PATIENCE_S = 1 };
+/* Beyond the limit: how much longer those wait for a verdict who are not the first to judge.
+ * Whoever has judged is silent while it ends the job, for which it has 5 s. */
+enum { WATCH_PATIENCE_S = 6 };
 
 /* What there is to say of any number of ranks: who is to blame most, if anybody is. */
 struct watch_word {
