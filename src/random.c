@@ -76,6 +76,16 @@ double dtr_random_uniform(struct dtr_random *random)
     return (double)dtr_random_u32(random) * 0x1p-32;
 }
 
+/* Rates next to 1 would leave no word at all; the last one then, so that the threshold fits. */
+uint32_t dtr_random_threshold(double rate)
+{
+    double bound = rate * 0x1p32;
+    if (bound > UINT32_MAX)
+        return UINT32_MAX;
+    uint32_t threshold = (uint32_t)bound;
+    return threshold < bound ? threshold + 1 : threshold;
+}
+
 /* Lemire: "Fast random integer generation in an interval", ACM TOMACS 29, 2019. */
 uint32_t dtr_random_below(struct dtr_random *random, uint32_t bound)
 {

@@ -39,6 +39,10 @@ void dtr_random_words(struct dtr_random *random, uint32_t words_out[DTR_RANDOM_W
 /* Uniform in [0, 1), 32 bits fine. */
 double dtr_random_uniform(struct dtr_random *random);
 
+/* The smallest word that is not among a share `rate` of all words: dropout keeps those at or above
+ * it. rate < 1. */
+uint32_t dtr_random_threshold(double rate);
+
 /* Uniform in 0 .. bound-1 without bias; bound >= 1. */
 uint32_t dtr_random_below(struct dtr_random *random, uint32_t bound);
 

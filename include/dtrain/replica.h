@@ -111,4 +111,26 @@ int dtr_cpu_replica_factors(
 enum dtr_status dtr_cpu_replica_compile(const struct dtr_replica_config *config,
     struct dtr_replica **replica_out, struct dtr_error *error);
 
+/* What backends share. */
+
+/* An exchange for a replica that has none: slabs of its own, *own_out, to be freed with free(). Its
+ * parameters change when its owner changes them. */
+enum dtr_status dtr_replica_stay_alone(
+    struct dtr_replica_config *config, float **own_out, struct dtr_error *error);
+
+/* Whether a tensor's parameters decay. */
+bool dtr_replica_decays(const struct dtr_replica_config *config, const struct dtr_tensor *tensor);
+
+/* Updates slab elements [first, first + count) of the exchange's parameters, in the host's memory,
+ * by their gradient [count] and momenta [count]. */
+void dtr_replica_update(const struct dtr_replica_config *config, int64_t first, int64_t count,
+    const float *gradient, float rate, float *momenta);
+
+/* A line of describe(): a layer or two (next may be NULL), and how they are computed. */
+void dtr_replica_describe(const struct dtr_layer *layer, const struct dtr_layer *next,
+    const char *kernel, const char *detail, char *line_out, int64_t line_bytes);
+
+/* decay / 2 * sum of squares of the parameters that decay. */
+double dtr_replica_decay_loss(const struct dtr_replica_config *config);
+
 #endif

@@ -18,16 +18,6 @@ struct dropout {
     float masks[];      /* [lanes][n, units]: scale or 0; none in inference */
 };
 
-/* Rates next to 1 would keep no word at all; the last one then, so that the threshold fits. */
-uint32_t dropout_threshold(double rate)
-{
-    double bound = rate * 0x1p32;
-    if (bound > UINT32_MAX)
-        return UINT32_MAX;
-    uint32_t threshold = (uint32_t)bound;
-    return threshold < bound ? threshold + 1 : threshold;
-}
-
 static enum dtr_status create(struct dtr_plan *plan, struct dtr_error *error)
 {
     const struct dtr_layer *layer = plan->layer;
@@ -39,7 +29,7 @@ static enum dtr_status create(struct dtr_plan *plan, struct dtr_error *error)
         return error->status;
     struct dropout *dropout = plan->state;
     dropout->units = units;
-    dropout->threshold = dropout_threshold(layer->rate);
+    dropout->threshold = dtr_random_threshold(layer->rate);
     dropout->scale = (float)(1 / (1 - layer->rate));
     plan->src = plan->dst = (struct dtr_layout){.block = layer->in.c};
     snprintf(plan->detail, sizeof plan->detail, "plain C");
@@ -63,7 +53,7 @@ void dropout_keep(
     const struct dtr_layer *layer, const struct dtr_dropout_key *key, int64_t n, uint8_t *keep_out)
 {
     int64_t units = dtr_shape_count(layer->in);
-    uint32_t threshold = dropout_threshold(layer->rate), words[DTR_RANDOM_WORDS];
+    uint32_t threshold = dtr_random_threshold(layer->rate), words[DTR_RANDOM_WORDS];
     for (int64_t i = 0; i < n; i++, keep_out += units) {
         if (key->samples[i] < 0) {
             memset(keep_out, 0, (size_t)units);

@@ -4,9 +4,6 @@
 
 #include "dtrain/kernel.h"
 
-/* The smallest random word that keeps a unit. */
-uint32_t dropout_threshold(double rate);
-
 /* keep_out [n][units]: 1 where dropout layer `layer` keeps a unit; none of a padded sample. */
 void dropout_keep(
     const struct dtr_layer *layer, const struct dtr_dropout_key *key, int64_t n, uint8_t *keep_out);

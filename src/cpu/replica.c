@@ -3,7 +3,6 @@
 #include "dtrain/replica.h"
 
 #include "dtrain/memory.h"
-#include "dtrain/optimizer.h"
 #include "dtrain/pulse.h"
 #include "network.h"
 
@@ -65,51 +64,22 @@ static float *cpu_momenta(struct dtr_replica *base)
     return cpu(base)->momenta;
 }
 
-static bool is_decayed(const struct cpu_replica *replica, const struct dtr_tensor *tensor)
-{
-    return tensor->dense || (replica->config.decay_all_kernels && tensor->dims > 1);
-}
-
 static int64_t min(int64_t a, int64_t b)
 {
     return a < b ? a : b;
-}
-
-static int64_t max(int64_t a, int64_t b)
-{
-    return a > b ? a : b;
 }
 
 static void cpu_apply(struct dtr_replica *base, int64_t first, int64_t count, int64_t place,
     const float *gradient, float rate)
 {
     struct cpu_replica *replica = cpu(base);
-    const struct dtr_replica_config *config = &replica->config;
-    dtr_pulse_update(1);
-    for (int i = 0; i < config->model->tensor_count; i++) {
-        const struct dtr_tensor *tensor = &config->model->tensors[i];
-        int64_t begin = max(first, tensor->offset);
-        int64_t end = min(first + count, tensor->offset + tensor->count);
-        if (begin < end)
-            dtr_sgd_update(end - begin, rate, config->momentum,
-                is_decayed(replica, tensor) ? config->weight_decay : 0, gradient + (begin - first),
-                replica->momenta + (place + begin - first), config->exchange.weights + begin);
-    }
-    dtr_pulse_update(-1);
+    dtr_replica_update(&replica->config, first, count, gradient, rate, replica->momenta + place);
 }
 
 static double cpu_decay_loss(struct dtr_replica *base)
 {
-    const struct cpu_replica *replica = cpu(base);
-    const struct dtr_model *model = replica->config.model;
-    double sum = 0;
-    wait_for_all(replica);
-    for (int i = 0; i < model->tensor_count; i++) {
-        if (is_decayed(replica, &model->tensors[i]))
-            sum += dtr_sum_of_squares(model->tensors[i].count,
-                replica->config.exchange.weights + model->tensors[i].offset);
-    }
-    return 0.5 * (double)replica->config.weight_decay * sum;
+    wait_for_all(cpu(base));
+    return dtr_replica_decay_loss(&cpu(base)->config);
 }
 
 struct evaluation {
@@ -180,17 +150,8 @@ static bool cpu_describe(struct dtr_replica *base, int stage, char *line_out, in
     if (stage >= network->count)
         return false;
     const struct dtr_plan *plan = &network->stages[stage].plan;
-    const struct dtr_shape out = dtr_plan_out(plan);
-    char name[64], shape[64];
-    snprintf(name, sizeof name, "%s%s%s", plan->layer->name, plan->next != NULL ? " " : "",
-        plan->next != NULL ? plan->next->name : "");
-    if (out.h * out.w > 1)
-        snprintf(shape, sizeof shape, "%lldx%lldx%lld", (long long)out.h, (long long)out.w,
-            (long long)out.c);
-    else
-        snprintf(shape, sizeof shape, "%lld", (long long)out.c);
-    snprintf(line_out, (size_t)line_bytes, "%-16s %-12s %s %s", name, shape, plan->kernel->name,
-        plan->detail);
+    dtr_replica_describe(
+        plan->layer, plan->next, plan->kernel->name, plan->detail, line_out, line_bytes);
     return true;
 }
 
@@ -251,46 +212,11 @@ static const struct dtr_replica_ops cpu_ops = {
     .destroy = cpu_destroy,
 };
 
-/* A replica alone: its parameters change when its owner changes them. */
-static void ignore_ready(void *context, int64_t first)
-{
-    (void)context;
-    (void)first;
-}
-
-static bool always_arrived(void *context, int64_t first, int64_t count)
-{
-    (void)context;
-    (void)first;
-    (void)count;
-    return true;
-}
-
-static void ignore_wait(void *context, int64_t first, int64_t count)
-{
-    (void)always_arrived(context, first, count);
-}
-
-static enum dtr_status stay_alone(struct cpu_replica *replica, struct dtr_error *error)
-{
-    const struct dtr_replica_config *config = &replica->config;
-    int64_t stride = dtr_align_floats(config->model->slab_count);
-    int64_t slabs = config->run.count > 0 ? 1 + dtr_tree_of(config->run).depth : 1;
-    replica->own = dtr_alloc(slabs * stride, sizeof *replica->own, "parameters", error);
-    replica->config.exchange = (struct dtr_exchange){.ready = ignore_ready,
-        .arrived = always_arrived,
-        .wait = ignore_wait,
-        .weights = replica->own,
-        .gradients = replica->own + stride,
-        .stride = stride,
-        .share_count = config->run.count > 0 ? config->model->slab_count : 0};
-    return error->status;
-}
-
 static enum dtr_status compile(struct cpu_replica *replica, struct dtr_error *error)
 {
     struct dtr_replica_config *config = &replica->config;
-    if (config->exchange.weights == NULL && stay_alone(replica, error) != DTR_OK)
+    if (config->exchange.weights == NULL &&
+        dtr_replica_stay_alone(config, &replica->own, error) != DTR_OK)
         return error->status;
     struct network_config network = {.model = config->model,
         .threads = config->threads,
