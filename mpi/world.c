@@ -239,6 +239,15 @@ void dtr_world_broadcast(struct dtr_world *world, void *data, int64_t bytes)
     }
 }
 
+void dtr_world_gather(struct dtr_world *world, const void *mine, int64_t bytes, void *all_out)
+{
+    dtr_pulse_enter(DTR_WAITS_FOR_OTHERS, 0);
+    dtr_comm_check(world,
+        MPI_Allgather(mine, (int)bytes, MPI_BYTE, all_out, (int)bytes, MPI_BYTE, world->comm->all),
+        "MPI_Allgather");
+    dtr_pulse_leave();
+}
+
 void dtr_world_start_control(struct dtr_world *world, const struct dtr_control *mine)
 {
     struct dtr_comm *comm = world->comm;
@@ -292,22 +301,28 @@ static uint64_t majority(const uint64_t *values, int count)
     return 2 * votes > count ? candidate : values[0];
 }
 
+bool dtr_world_differs(struct dtr_world *world, uint64_t value, uint64_t *usual_out)
+{
+    *usual_out = value;
+    if (dtr_world_same(world, value))
+        return false;
+    uint64_t *values = malloc((size_t)world->size * sizeof *values);
+    if (values == NULL) {
+        struct dtr_error error;
+        dtr_error_set(&error, DTR_FAILED, "ranks differ; no memory to say whose fault it is");
+        dtr_world_abort(world, "comparison", -1, &error);
+    }
+    dtr_world_gather(world, &value, sizeof value, values);
+    *usual_out = majority(values, world->size);
+    free(values);
+    return value != *usual_out;
+}
+
 enum dtr_status dtr_world_compare(
     struct dtr_world *world, uint64_t value, const char *what, struct dtr_error *error)
 {
-    if (dtr_world_same(world, value))
-        return DTR_OK;
-    uint64_t *values = malloc((size_t)world->size * sizeof *values);
-    if (values == NULL) {
-        dtr_error_set(error, DTR_FAILED, "%s differ between ranks; no memory to say whose", what);
-        dtr_world_abort(world, "comparison", -1, error);
-    }
-    dtr_comm_check(world,
-        MPI_Allgather(&value, 1, MPI_UINT64_T, values, 1, MPI_UINT64_T, world->comm->all),
-        "MPI_Allgather");
-    uint64_t usual = majority(values, world->size);
-    free(values);
-    if (value == usual)
+    uint64_t usual;
+    if (!dtr_world_differs(world, value, &usual))
         return DTR_OK;
     return dtr_error_set(error, DTR_FAILED,
         "its %s differ from those of the other ranks (hash %016" PRIx64 ", theirs %016" PRIx64

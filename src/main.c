@@ -1,4 +1,5 @@
 /* dtrain: which command, and what all of them share. */
+#include "alike.h"
 #include "commands.h"
 #include "dtrain/guard.h"
 #include "dtrain/log.h"
@@ -54,6 +55,8 @@ int dtr_run_job(enum dtr_command command, const char *operand_name, int argc, ch
     }
     dtr_log_set_rank(world->rank);
     int status = (int)dtr_world_agree(world, &parse_error);
+    if (status == DTR_OK)
+        status = (int)dtr_alike_start(world, &options);
     if (status == DTR_OK)
         status = run_watched(world, guard, &options, operand, job);
     else

@@ -20,13 +20,14 @@ enum { TRAIN = DTR_COMMAND_TRAIN, BOTH = DTR_COMMAND_TRAIN | DTR_COMMAND_EVAL };
 #define FLAG(label, field) OPTION(FLAG, bool, label, field), .choices = "yes|no"
 
 static const struct dtr_option table[] = {
-    {TEXT("data", "PATH", data), .heading = "Data and model", .commands = BOTH, .recorded = true,
-        .revisable = true,
+    {TEXT("data", "PATH", data), .apart = true, .heading = "Data and model", .commands = BOTH,
+        .recorded = true, .revisable = true,
         .absent = "$DTRAIN_DATA, else ./data/mnist if it is there, else synthetic",
         .help = "a folder with MNIST's four IDX files, plain or .gz; or synthetic[:COUNT], "
                 "built-in procedural digits"},
-    {TEXT("model", "MODEL", model), .commands = TRAIN, .recorded = true, .revisable = true,
-        .fallback = "mnist-cnn", .help = "a built-in network (mnist-cnn) or a model file"},
+    {TEXT("model", "MODEL", model), .apart = true, .commands = TRAIN, .recorded = true,
+        .revisable = true, .fallback = "mnist-cnn",
+        .help = "a built-in network (mnist-cnn) or a model file"},
     {INT("validation-size", "N", validation_size, 0, 1e9), .commands = TRAIN, .recorded = true,
         .fallback = "5000", .help = "hold out the first N training samples for validation"},
 
@@ -70,7 +71,7 @@ static const struct dtr_option table[] = {
     {INT("seed", "N", seed, 0, 0x1p63), .commands = TRAIN, .recorded = true, .fallback = "66478",
         .help = "decides initial weights, order of samples, dropout, synthetic digits"},
 
-    {INT("threads", "N", threads, 1, 1024), .heading = "Run", .commands = BOTH,
+    {INT("threads", "N", threads, 1, 1024), .apart = true, .heading = "Run", .commands = BOTH,
         .absent = "the rank's fair share of the cores it may use",
         .help = "compute threads per rank"},
     {CHOICE("reduce", reduce, "auto|tree|allreduce"), .commands = TRAIN, .recorded = true,
@@ -90,8 +91,8 @@ static const struct dtr_option table[] = {
     {FLAG("dry-run", dry_run), .commands = TRAIN, .fallback = "no",
         .help = "check options, data and memory, print the plan, train nothing"},
 
-    {TEXT("checkpoint-dir", "DIR", checkpoint_dir), .heading = "Checkpoints", .commands = TRAIN,
-        .absent = "runs/ and the Slurm job id or start time",
+    {TEXT("checkpoint-dir", "DIR", checkpoint_dir), .apart = true, .heading = "Checkpoints",
+        .commands = TRAIN, .absent = "runs/ and the Slurm job id or start time",
         .help = "folder for the checkpoints; none: write none"},
     {INT("checkpoint-every", "STEPS", checkpoint_every, 1, 1e12), .commands = TRAIN,
         .fallback = "1000", .help = "steps between checkpoints; one is always written at the end"},
@@ -107,8 +108,8 @@ static const struct dtr_option table[] = {
 
     {INT("eval-every", "STEPS", eval_every, 1, 1e12), .heading = "Output", .commands = TRAIN,
         .fallback = "100", .help = "steps between reports of loss, learning rate and errors"},
-    {CHOICE("progress", progress, "auto|yes|no"), .commands = TRAIN, .fallback = "auto",
-        .help = "a one-line bar on standard error; auto: on a terminal"},
+    {CHOICE("progress", progress, "auto|yes|no"), .apart = true, .commands = TRAIN,
+        .fallback = "auto", .help = "a one-line bar on standard error; auto: on a terminal"},
 
     {YES_NO("overlap", overlap), .heading = "Tests and benchmarks", .commands = TRAIN,
         .fallback = "yes", .help = "send gradients while the backward pass is still running"},
@@ -121,8 +122,8 @@ static const struct dtr_option table[] = {
     {CHOICE("kernels", kernels, "auto|reference|onednn|fused"), .commands = BOTH, .recorded = true,
         .fallback = "auto",
         .help = "implementation of the layers; fused: our own where there is one, else oneDNN"},
-    {CHOICE("isa", isa, "auto|baseline|avx2|avx512"), .commands = BOTH, .recorded = true,
-        .revisable = true, .fallback = "auto",
+    {CHOICE("isa", isa, "auto|baseline|avx2|avx512"), .apart = true, .commands = BOTH,
+        .recorded = true, .revisable = true, .fallback = "auto",
         .help = "instruction set of the layers; auto: the largest that all ranks' CPUs have"},
 };
 

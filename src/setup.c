@@ -4,6 +4,7 @@
  */
 #include "dtrain/trainer.h"
 
+#include "alike.h"
 #include "dtrain/clock.h"
 #include "dtrain/cpu.h"
 #include "dtrain/evaluate.h"
@@ -386,7 +387,11 @@ enum dtr_status dtr_trainer_setup(
     if (status == DTR_OK)
         status = dtr_resume_read(trainer);
     if (status == DTR_OK)
-        status = RUN(follow_checkpoint, resolve_options, load_model, open_data, read_data);
+        status = RUN(follow_checkpoint, resolve_options, load_model, open_data);
+    if (status == DTR_OK)
+        status = dtr_alike_input(world, trainer->model, dtr_dataset_info(trainer->dataset));
+    if (status == DTR_OK)
+        status = RUN(read_data);
     if (status != DTR_OK)
         return status;
 

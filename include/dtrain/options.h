@@ -81,6 +81,7 @@ struct dtr_option {
     unsigned commands; /* of enum dtr_command */
     bool recorded;     /* kept in the checkpoint: it can change the trained bits */
     bool revisable;    /* recorded, but whoever resumes may name another value */
+    bool apart;        /* ranks may have different values */
 };
 
 /* Commands, as bits of dtr_option.commands. */

@@ -63,6 +63,9 @@ struct dtr_control {
 void dtr_world_start_control(struct dtr_world *world, const struct dtr_control *mine);
 void dtr_world_finish_control(struct dtr_world *world, struct dtr_control *all_out);
 
+/* Every rank's bytes for everyone, in the order of ranks: all_out has room for size * bytes. */
+void dtr_world_gather(struct dtr_world *world, const void *mine, int64_t bytes, void *all_out);
+
 /* Sum modulo 2^64. */
 uint64_t dtr_world_sum_u64(struct dtr_world *world, uint64_t value);
 
@@ -72,8 +75,12 @@ uint64_t dtr_world_min_u64(struct dtr_world *world, uint64_t value);
 /* Whether all ranks have the same value. */
 bool dtr_world_same(struct dtr_world *world, uint64_t value);
 
-/* The same, with a culprit: ranks whose value is not that of the majority (where there is none, not
- * rank 0's) get a DTR_FAILED that names `what` and both values; dtr_world_agree() is due then. */
+/* Whether this rank's value is not that of the majority (where there is none, rank 0's), which is
+ * *usual_out. */
+bool dtr_world_differs(struct dtr_world *world, uint64_t value, uint64_t *usual_out);
+
+/* Ranks that differ get a DTR_FAILED that names `what` and both values; dtr_world_agree() is due
+ * then. */
 enum dtr_status dtr_world_compare(
     struct dtr_world *world, uint64_t value, const char *what, struct dtr_error *error);
 
