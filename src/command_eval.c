@@ -7,6 +7,7 @@
 #include "dtrain/memory.h"
 #include "dtrain/pulse.h"
 #include "dtrain/threads.h"
+#include "placement.h"
 #include "report.h"
 #include "resume.h"
 
@@ -71,6 +72,7 @@ static int evaluate(struct dtr_world *world, const struct dtr_options *options, 
         status = dtr_world_agree(world, &error);
     }
     if (status == DTR_OK) {
+        dtr_placement_print(world, dtr_threads_count(evaluator.threads), false);
         evaluator.replica->ops->set(evaluator.replica, evaluator.checkpoint.weights);
         double start_s = dtr_clock_s();
         dtr_pulse_phase(DTR_PHASE_EVALUATION);

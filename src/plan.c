@@ -3,6 +3,7 @@
 #include "dtrain/cpu.h"
 #include "dtrain/log.h"
 #include "dtrain/trainer.h"
+#include "placement.h"
 #include "slurm.h"
 
 #include <stdio.h>
@@ -125,6 +126,7 @@ static void print_promise(const struct dtr_trainer *trainer, const struct dtr_op
 void dtr_trainer_print_plan(struct dtr_trainer *trainer, const struct dtr_options *given)
 {
     print_place(trainer);
+    dtr_placement_print(trainer->world, trainer->options.threads, true);
     dtr_print("Data: %s: %lld training, %lld validation, %lld test images\n",
         dtr_dataset_info(trainer->dataset)->description, (long long)trainer->train_count,
         (long long)trainer->validation_count, (long long)trainer->test_count);

@@ -110,10 +110,14 @@ job 1 --data synthetic:200 --model net --validation-size 20 --steps 2 --progress
 cat "$err" >>"$out" # where Open MPI 5 puts it all
 check 'progress bar' has 'step 1 of 2'
 
-# The plan warns of threads that have no core.
+# The plan tells where ranks are, and of threads that have no core.
 last='--threads 99'
 (cd "$work" && taskset -c 0 "$dtrain" --data synthetic:200 --model net --validation-size 20 \
     --threads 99 --dry-run) >"$out" 2>"$err"
-check 'warns of too many threads' grep -q 'warning: --threads 99' "$err"
+check 'tells of too many threads' has '^Note: 99 threads share 1 core of [^ ]+ \(0\); '
+last='' status=0
+(cd "$work" && mpirun --bind-to none -n 3 "$dtrain" --data synthetic:200 --model net \
+    --validation-size 20 --dry-run) >"$out" 2>"$err" || status=$?
+check 'lists the ranks' [ "$(grep -cE '^    rank [0-2] +[^ ]+ +1 thread on cores [0-9,-]+$' "$out")" -eq 3 ]
 
 finish

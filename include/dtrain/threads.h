@@ -27,8 +27,7 @@ typedef void dtr_work(void *context, int64_t item, int thread);
 void dtr_threads_run(struct dtr_threads *threads, int64_t items, dtr_work *work, void *context);
 
 /* How many threads a rank computes with: `named` if that is not 0, else its fair share of the cores
- * in its affinity mask (world->cores), at least one. Warns when more are named than the mask has.
- */
+ * in its affinity mask (world->cores), at least one. */
 int dtr_threads_choose(int64_t named, double cores);
 
 #endif

@@ -1,10 +1,8 @@
 #include "dtrain/threads.h"
 
-#include "dtrain/log.h"
 #include "dtrain/memory.h"
 
 #include <pthread.h>
-#include <sched.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -200,12 +198,7 @@ void dtr_threads_run(struct dtr_threads *threads, int64_t items, dtr_work *work,
 
 int dtr_threads_choose(int64_t named, double cores)
 {
-    cpu_set_t mask;
-    if (named == 0)
-        return cores < 1 ? 1 : (int)(cores + 1e-6); /* a share such as 6 / 3 may lie just below 2 */
-    if (sched_getaffinity(0, sizeof mask, &mask) == 0 && named > CPU_COUNT(&mask))
-        dtr_warn("--threads %lld, but the affinity mask has %d core%s; start with mpirun --bind-to "
-                 "none or srun -c %lld",
-            (long long)named, CPU_COUNT(&mask), CPU_COUNT(&mask) == 1 ? "" : "s", (long long)named);
-    return (int)named;
+    if (named > 0)
+        return (int)named;
+    return cores < 1 ? 1 : (int)(cores + 1e-6); /* a share such as 6 / 3 may lie just below 2 */
 }
