@@ -157,7 +157,7 @@ mixed() # BAD-OPTIONS
 mixed --bogus
 expect_failure 2 'rank 1 on '
 mixed --batch-size 12
-expect_failure 2 'rank 1 on '
+expect_failure 69 'rank 1 on '
 mixed --data empty
 expect_failure 65 'rank 1 on '
 mixed --model badnet
