@@ -1,0 +1,67 @@
+#!/bin/sh
+# test_cuda.sh DTRAIN PLUGIN: the whole program on the CUDA backend, in a plugin in which the CPU
+# stands for a GPU; it has to report what the CPU backend reports.
+set -eu
+dtrain=$1
+plugin=$(CDPATH='' cd -- "$(dirname -- "$2")" && pwd)/$(basename -- "$2")
+# shellcheck source=tests/lib.sh
+. "$(dirname "$0")/../lib.sh"
+
+cat >"$work/net" <<'NET'
+input 28 28 1
+conv 4 5x5 relu
+maxpool 2
+conv 6 3x3 relu stride 2
+dense 24 relu
+dropout 0.5
+dense 10
+NET
+
+has()
+{
+    grep -qE -- "$1" "$out"
+}
+reports()
+{
+    grep -E '^(Minibatch|Validation|Test)' "$out"
+}
+
+# Without a GPU.
+set -- --data synthetic:200 --model net --validation-size 20 --batch-size 8 --steps 30 --eval-every 10 \
+    --checkpoint-dir none --watchdog 0
+DTRAIN_PLUGIN=$work/nowhere.so job 2 "$@" --backend cuda
+expect_failure 69 'the GPU plugin cannot be loaded'
+DTRAIN_PLUGIN=$work/nowhere.so job 1 "$@" --steps 1
+check 'auto takes the CPU' [ "$status" -eq 0 ]
+check 'and says why' has '^GPUs: none, the CPU computes: the GPU plugin cannot be loaded'
+job 1 "$@" --backend cpu --precision tf32
+expect_failure 2 '--precision tf32 is for GPUs'
+
+job 1 "$@" --backend cpu
+reports >"$work/cpu"
+check 'the CPU trains' [ "$status" -eq 0 ]
+
+export DTRAIN_PLUGIN="$plugin" DTRAIN_FAKE_STRICT=1
+status=0
+"$dtrain" info --devices >"$out" || status=$?
+check 'info lists the device' has '^Device 0: .*, [0-9.]+ GiB, compute capability 9.0'
+
+job 1 "$@" --precision fp32
+check 'the GPU trains' [ "$status" -eq 0 ]
+check 'on the GPU' has 'backend cuda, fp32'
+reports >"$work/cuda"
+check 'as the CPU does' diff "$work/cpu" "$work/cuda"
+
+job 2 "$@" --precision fp32
+expect_failure 69 'it would share device 0'
+job 2 "$@" --precision fp32 --allow-gpu-sharing --checkpoint-dir ckpt
+check 'two ranks train' [ "$status" -eq 0 ]
+reports >"$work/cuda"
+check 'two ranks train as the CPU does' diff "$work/cpu" "$work/cuda"
+test_error=$(grep '^Test error' "$out")
+job 1 eval ckpt --data synthetic:200 --watchdog 0
+check 'the GPU evaluates' [ "$(grep '^Test error' "$out")" = "$test_error" ]
+job 3 "$@" --precision fp32 --allow-gpu-sharing --steps 2
+check 'ranks that do not divide the shards' [ "$status" -eq 0 ]
+
+finish

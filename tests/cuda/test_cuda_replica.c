@@ -1,0 +1,169 @@
+/* The CUDA replica, on the CPU: its kernels run by the emulator (tests/simt/), CUDA and cuBLAS
+ * replaced by fakes (tests/fake_cuda/). It must compute what the CPU's reference kernels compute,
+ * whatever the order in which streams and threads run. */
+#include "../../cuda/replica.h"
+#include "../fake_cuda/fake_cuda.h"
+#include "../problem.h"
+#include "../unit_main.h"
+#include "dtrain/optimizer.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+void dtr_simt_set_schedule(const char *schedule);
+
+static const char *const networks[] = {
+    problem_convnet,
+    "input 8 8 1\nconv 4 3x3 relu\nmaxpool 2\nconv 6 3x3 relu\nmaxpool 2\ndense 12 relu\n"
+    "dropout 0.5\ndense 3\n",
+    "input 11 6 2\nconv 3 3x5 stride 2\nconv 4 1x1 relu\nmaxpool 3 stride 1\ndropout 0.3\ndense 5\n",
+    "input 5 5 3\nmaxpool 2\ndense 7\ndropout 0.9\ndense 9 relu\ndense 2\n",
+    "input 7 9 1\ndropout 0.2\nconv 2 5x5 relu valid\nmaxpool 2\ndense 4\n",
+    "input 1 1 6\ndense 3\n",
+};
+enum { NETWORKS = sizeof networks / sizeof networks[0], SHARDS = 4, SLICE = 3, SAMPLES = 50 };
+
+static void end_test(void *context, const struct dtr_error *error)
+{
+    (void)context;
+    ck_abort_msg("%s", error->message);
+}
+
+static struct dtr_replica *cuda_replica(const struct problem *problem, enum dtr_precision precision)
+{
+    struct dtr_error error = DTR_ERROR_NONE;
+    struct dtr_replica *replica;
+    struct dtr_replica_config config = {.model = problem->model,
+        .run = {0, problem->shards, problem->shards},
+        .slice = problem->slice,
+        .seed = 11,
+        .momentum = 0.9F,
+        .weight_decay = 5e-4F};
+    struct dtr_device_config device = {.precision = precision, .fail = end_test};
+    dtr_cuda_replica_compile(&config, &device, &replica, &error);
+    ck_assert_msg(error.status == DTR_OK, "%s", error.message);
+    replica->ops->set(replica, problem->weights);
+    return replica;
+}
+
+static struct dtr_step_result step(
+    struct dtr_replica *replica, struct dtr_loader *loader, int64_t number)
+{
+    struct dtr_step_result result;
+    const struct dtr_batch *batch = dtr_loader_step(loader, number);
+    replica->ops->forward(replica, batch, &result);
+    replica->ops->backward(replica, batch);
+    return result;
+}
+
+static void apply(struct dtr_replica *replica, const struct problem *problem)
+{
+    replica->ops->apply(
+        replica, 0, problem->model->slab_count, 0, replica->ops->gradients(replica), 0.02F);
+}
+
+/* Both take the same steps; the last batch of an epoch is padded. Gradients differ by more than
+ * `least` in one of them, by less than `most` in all. */
+static void compare(int network, enum dtr_precision precision, double least, double most)
+{
+    struct problem problem = problem_create(networks[network], SAMPLES, SHARDS, SLICE);
+    struct dtr_loader *loader = problem_loader(&problem, 0, SHARDS);
+    struct dtr_replica *plain = problem_replica(&problem, 0, SHARDS, 1, DTR_KERNELS_REFERENCE);
+    struct dtr_replica *cuda = cuda_replica(&problem, precision);
+    double largest = 0;
+    float *weights = malloc((size_t)problem.model->slab_count * sizeof *weights);
+    for (int64_t number = 0; number < 6; number++) {
+        struct dtr_step_result expected = problem_step(plain, loader, number);
+        struct dtr_step_result found = step(cuda, loader, number);
+        ck_assert_int_eq(found.loss.tree.depth, 1);
+        ck_assert_double_eq_tol(
+            found.loss.sums[0], expected.loss.sums[0], most * expected.loss.sums[0]);
+        double distance = problem_distance(
+            &problem, cuda->ops->gradients(cuda), plain->ops->gradients(plain));
+        largest = fmax(largest, distance);
+        ck_assert_msg(distance < most, "network %d, precision %d, step %d: gradients differ by %g",
+            network, (int)precision, (int)number, distance);
+        apply(plain, &problem);
+        apply(cuda, &problem);
+        if (precision == DTR_FP32) {
+            ck_assert_int_eq(found.errors, expected.errors);
+            continue;
+        }
+        plain->ops->get(plain, weights); /* or small differences would grow */
+        cuda->ops->set(cuda, weights);
+    }
+    ck_assert_double_eq_tol(cuda->ops->decay_loss(cuda), plain->ops->decay_loss(plain),
+        1e-5 * plain->ops->decay_loss(plain));
+    if (precision == DTR_FP32)
+        ck_assert_int_eq(cuda->ops->evaluate(cuda, &problem.samples),
+            plain->ops->evaluate(plain, &problem.samples));
+    ck_assert_msg(largest > least, "network %d, precision %d: gradients differ by %g only", network,
+        (int)precision, largest);
+    free(weights);
+    cuda->ops->destroy(cuda);
+    ck_assert_int_eq(dtr_fake_leaks(), 0);
+    ck_assert_msg(dtr_fake_mistakes() == 0, "%s", dtr_fake_last_mistake());
+    problem_replica_free(plain);
+    dtr_loader_free(loader);
+    problem_free(&problem);
+}
+
+START_TEST(test_computes_what_the_reference_computes)
+{
+    compare(_i, DTR_FP32, 0, 2e-6);
+}
+END_TEST
+
+/* Factors have 11 bits, or 8: enough to change which of two values a pool takes, so that a whole
+ * gradient moves. How exactly they are rounded, the kernels' own tests know. */
+START_TEST(test_rounds_factors)
+{
+    compare(_i, DTR_TF32, 1e-5, 1e-2);
+    compare(_i, DTR_BF16, 1e-3, 0.15);
+}
+END_TEST
+
+/* In whatever order what may overlap runs. */
+START_TEST(test_schedules_do_not_change_the_bits)
+{
+    struct problem problem = problem_create(networks[1], SAMPLES, SHARDS, SLICE);
+    size_t bytes = (size_t)problem.model->slab_count * sizeof(float);
+    float *expected = malloc(bytes), *found = malloc(bytes);
+    char schedule[16];
+    for (unsigned seed = 1; seed <= 10; seed++) {
+        struct dtr_loader *loader = problem_loader(&problem, 0, SHARDS);
+        dtr_fake_seed(seed);
+        snprintf(schedule, sizeof schedule, "%u", seed);
+        dtr_simt_set_schedule(seed == 1 ? "forward" : seed == 2 ? "reverse" : schedule);
+        struct dtr_replica *replica = cuda_replica(&problem, DTR_TF32);
+        for (int64_t number = 0; number < 3; number++) {
+            step(replica, loader, number);
+            apply(replica, &problem);
+        }
+        replica->ops->get(replica, seed == 1 ? expected : found);
+        if (seed > 1)
+            ck_assert_mem_eq(found, expected, bytes);
+        ck_assert_mem_ne(expected, problem.weights, bytes);
+        replica->ops->destroy(replica);
+        dtr_loader_free(loader);
+    }
+    dtr_simt_set_schedule(NULL);
+    free(expected);
+    free(found);
+    problem_free(&problem);
+}
+END_TEST
+
+static Suite *make_suite(void)
+{
+    Suite *suite = suite_create("cuda replica");
+    TCase *cases = tcase_create("cuda replica");
+    tcase_set_timeout(cases, 120);
+    tcase_add_loop_test(cases, test_computes_what_the_reference_computes, 0, NETWORKS);
+    tcase_add_loop_test(cases, test_rounds_factors, 0, NETWORKS);
+    tcase_add_test(cases, test_schedules_do_not_change_the_bits);
+    suite_add_tcase(suite, cases);
+    return suite;
+}
