@@ -1,4 +1,5 @@
 /* dtrain eval CHECKPOINT: rank 0 reads the checkpoint, all ranks evaluate their part. */
+#include "backend.h"
 #include "commands.h"
 #include "dtrain/checkpoint.h"
 #include "dtrain/clock.h"
@@ -19,6 +20,7 @@ struct evaluator {
     struct dtr_dataset *dataset;
     struct dtr_samples samples;
     struct dtr_threads *threads;
+    struct dtr_backend backend;
     enum dtr_isa isa;
     struct dtr_replica *replica;
     int64_t count;
@@ -55,7 +57,7 @@ static enum dtr_status compile(struct evaluator *evaluator, struct dtr_world *wo
         .threads = evaluator->threads,
         .isa = (enum dtr_isa)dtr_world_min_u64(world, evaluator->isa),
         .kernels = (enum dtr_kernel_choice)options->kernels};
-    return dtr_cpu_replica_compile(&config, &evaluator->replica, error);
+    return dtr_backend_compile(&evaluator->backend, &config, &evaluator->replica, error);
 }
 
 static int evaluate(struct dtr_world *world, const struct dtr_options *options, const char *path)
@@ -67,6 +69,8 @@ static int evaluate(struct dtr_world *world, const struct dtr_options *options, 
         prepare(&evaluator, world, options, path, &error);
         status = dtr_world_agree(world, &error);
     }
+    if (status == DTR_OK)
+        status = dtr_backend_choose(world, options, &evaluator.backend);
     if (status == DTR_OK) {
         compile(&evaluator, world, options, &error);
         status = dtr_world_agree(world, &error);
@@ -85,6 +89,7 @@ static int evaluate(struct dtr_world *world, const struct dtr_options *options, 
     }
     if (evaluator.replica != NULL)
         evaluator.replica->ops->destroy(evaluator.replica);
+    dtr_backend_free(&evaluator.backend);
     dtr_threads_free(evaluator.threads);
     dtr_samples_free(&evaluator.samples);
     dtr_dataset_close(evaluator.dataset);

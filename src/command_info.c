@@ -75,8 +75,10 @@ static enum dtr_status print_model(const char *name, struct dtr_error *error)
 int dtr_command_info(int argc, char **argv, int first)
 {
     struct dtr_error error = DTR_ERROR_NONE;
+    if (first + 1 == argc && strcmp(argv[first], "--devices") == 0)
+        return dtr_command_devices();
     if (first + 1 != argc || strncmp(argv[first], "--", 2) == 0) {
-        dtr_complain("info takes one word: dtrain info CHECKPOINT | DATA | MODEL");
+        dtr_complain("info takes one word: dtrain info CHECKPOINT | DATA | MODEL | --devices");
         return DTR_USAGE;
     }
     const char *what = argv[first];

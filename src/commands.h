@@ -10,6 +10,7 @@ int dtr_command_eval(int argc, char **argv, int first);
 
 /* Never starts MPI: it runs on a login node. */
 int dtr_command_info(int argc, char **argv, int first);
+int dtr_command_devices(void); /* dtrain info --devices */
 
 /* A command that runs on all ranks; returns the exit status. It finds options parsed and agreed;
  * the operand is NULL when the command takes none. */

@@ -74,6 +74,14 @@ static const struct dtr_option table[] = {
     {INT("threads", "N", threads, 1, 1024), .apart = true, .heading = "Run", .commands = BOTH,
         .absent = "the rank's fair share of the cores it may use",
         .help = "compute threads per rank"},
+    {CHOICE("backend", backend, "auto|cpu|cuda"), .commands = BOTH, .recorded = true,
+        .revisable = true, .fallback = "auto",
+        .help = "what computes; cuda: a GPU per rank; auto: GPUs where all ranks have one"},
+    {CHOICE("precision", precision, "auto|fp32|tf32|bf16"), .commands = BOTH, .recorded = true,
+        .revisable = true, .fallback = "auto",
+        .help = "what a GPU rounds the factors of products to; auto: tf32"},
+    {FLAG("allow-gpu-sharing", allow_gpu_sharing), .commands = BOTH, .fallback = "no",
+        .help = "let several ranks use one GPU"},
     {CHOICE("reduce", reduce, "auto|tree|allreduce"), .commands = TRAIN, .recorded = true,
         .fallback = "auto",
         .help = "how gradients are summed over the ranks; tree (auto): in a fixed order, the same "
@@ -181,33 +189,37 @@ static void print_option(FILE *file, const struct dtr_option *option)
     print_wrapped(file, text);
 }
 
-/* "--data, --threads, --kernels" */
-static void print_names(FILE *file, enum dtr_command command)
+/* "--data, --threads, --kernels", on as many lines as it takes, from `column` on. */
+static void print_names(FILE *file, enum dtr_command command, int column)
 {
-    const char *separator = "";
+    bool first = true;
     for (int i = 0; i < OPTION_COUNT; i++) {
-        if (table[i].commands & command) {
-            fprintf(file, "%s--%s", separator, table[i].name);
-            separator = ", ";
-        }
+        if (!(table[i].commands & command))
+            continue;
+        int length = (int)strlen(", --") + (int)strlen(table[i].name);
+        bool fits = column + length < HELP_WIDTH;
+        fprintf(file, "%s%s--%s", first ? "" : ",", first ? "" : fits ? " " : "\n", table[i].name);
+        column = (fits ? column : 0) + length;
+        first = false;
     }
 }
 
 void dtr_options_help(FILE *file)
 {
-    fputs("usage: dtrain [train] [OPTIONS]          train a network on all ranks\n"
-          "       dtrain eval CHECKPOINT [OPTIONS]  error of a checkpoint on the test set\n"
-          "       dtrain info FILE                  what a file holds\n"
-          "       dtrain --help | --version\n"
-          "\n"
-          "  mpirun -n 2 --bind-to none dtrain --data mnist\n"
-          "  srun -n 4 dtrain\n"
-          "\n"
-          "Options are written in full, as --name value or --name=value; the last one counts.\n"
-          "Those of eval are ",
+    fputs(
+        "usage: dtrain [train] [OPTIONS]          train a network on all ranks\n"
+        "       dtrain eval CHECKPOINT [OPTIONS]  error of a checkpoint on the test set\n"
+        "       dtrain info FILE | --devices      what a file holds; what there is to compute on\n"
+        "       dtrain --help | --version\n"
+        "\n"
+        "  mpirun -n 2 --bind-to none dtrain --data mnist\n"
+        "  srun -n 4 dtrain\n"
+        "\n"
+        "Options are written in full, as --name value or --name=value; the last one counts.\n"
+        "Defaults stand in brackets. Those of eval are ",
         file);
-    print_names(file, DTR_COMMAND_EVAL);
-    fputs(". Defaults stand in brackets.\n", file);
+    print_names(file, DTR_COMMAND_EVAL, 46);
+    fputs(".\n", file);
     for (int i = 0; i < OPTION_COUNT; i++)
         print_option(file, &table[i]);
     fputs(

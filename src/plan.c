@@ -1,4 +1,5 @@
 /* The plan: what a training is about to do, printed before its first step. */
+#include "backend.h"
 #include "dtrain/clock.h"
 #include "dtrain/cpu.h"
 #include "dtrain/log.h"
@@ -33,10 +34,11 @@ static void print_place(const struct dtr_trainer *trainer)
 static void print_model(const struct dtr_trainer *trainer)
 {
     char line[160];
+    bool on_cpu = trainer->backend->plugin == NULL;
     dtr_print("Model: %s, %lld parameters; backend %s, %s%s\n", trainer->options.model,
         (long long)trainer->model->parameter_count, trainer->replica->ops->name,
-        dtr_isa_name(trainer->isa),
-        trainer->lower_isa ? " (some ranks' CPUs have more, but all compute alike)" : "");
+        on_cpu ? dtr_isa_name(trainer->isa) : dtr_precision_name(trainer->backend->precision),
+        on_cpu && trainer->lower_isa ? " (some ranks' CPUs have more, but all compute alike)" : "");
     for (int i = 0; trainer->replica->ops->describe(trainer->replica, i, line, sizeof line); i++)
         dtr_print("    %s\n", line);
 }
@@ -106,12 +108,29 @@ static void print_exchange(const struct dtr_trainer *trainer)
     dtr_print("\n");
 }
 
+/* Who computes on which device. */
+static void print_devices(const struct dtr_trainer *trainer)
+{
+    const struct dtr_backend *backend = trainer->backend;
+    if (backend->why_not[0] != '\0')
+        dtr_print("GPUs: none, the CPU computes: %s\n", backend->why_not);
+    for (int i = 0; backend->plugin != NULL && i < trainer->world->size; i++) {
+        const struct dtr_placement *place = &backend->places[i];
+        dtr_print("GPU of rank %d: %s, device %d of %d on %s, %s\n", i, place->device.name,
+            place->number, place->seen, place->host, place->device.uuid);
+    }
+}
+
 /* Which other runs end with the same hash of the weights. */
 static void print_promise(const struct dtr_trainer *trainer, const struct dtr_options *given)
 {
     const struct dtr_options *options = &trainer->options;
     long long ranks = trainer->world->size, shards = options->shards;
     dtr_print("Reproducible: the same weights on ");
+    if (trainer->backend->plugin != NULL) {
+        dtr_print("%lld rank%s with GPUs of this kind\n", ranks, plural(ranks));
+        return;
+    }
     if (options->reduce == DTR_REDUCE_ALLREDUCE)
         dtr_print("%lld rank%s (--reduce allreduce)", ranks, plural(ranks));
     else if (given->batch_per_rank > 0)
@@ -131,6 +150,7 @@ void dtr_trainer_print_plan(struct dtr_trainer *trainer, const struct dtr_option
         dtr_dataset_info(trainer->dataset)->description, (long long)trainer->train_count,
         (long long)trainer->validation_count, (long long)trainer->test_count);
     print_model(trainer);
+    print_devices(trainer);
     print_resumed(trainer);
     print_schedule(trainer);
     print_options(given);

@@ -5,6 +5,7 @@
 #include "dtrain/trainer.h"
 
 #include "alike.h"
+#include "backend.h"
 #include "dtrain/clock.h"
 #include "dtrain/cpu.h"
 #include "dtrain/evaluate.h"
@@ -219,6 +220,7 @@ static enum dtr_status join_exchange(struct dtr_trainer *trainer, struct dtr_err
 {
     const struct dtr_options *options = &trainer->options;
     struct dtr_replica_config replica = replica_config(trainer);
+    bool on_cpu = trainer->backend->plugin == NULL;
     struct dtr_factored *factored = dtr_alloc(
         trainer->model->layer_count, sizeof *factored, "gradient exchange", error);
     if (factored == NULL) /* the other ranks are on their way into collective calls */
@@ -232,9 +234,9 @@ static enum dtr_status join_exchange(struct dtr_trainer *trainer, struct dtr_err
         .threads = trainer->threads,
         .apply = apply,
         .context = trainer,
-        .take = true,
+        .take = on_cpu,
         .factored = factored,
-        .factored_count = dtr_cpu_replica_factors(&replica, factored)};
+        .factored_count = on_cpu ? dtr_cpu_replica_factors(&replica, factored) : 0};
     dtr_gradsync_create(trainer->world, &config, &trainer->sync, error);
     free(factored);
     return error->status;
@@ -244,7 +246,7 @@ static enum dtr_status compile(struct dtr_trainer *trainer, struct dtr_error *er
 {
     struct dtr_replica_config config = replica_config(trainer);
     config.exchange = dtr_gradsync_exchange(trainer->sync);
-    return dtr_cpu_replica_compile(&config, &trainer->replica, error);
+    return dtr_backend_compile(trainer->backend, &config, &trainer->replica, error);
 }
 
 /* For a state, and on rank 0 for what is written later. */
@@ -375,6 +377,16 @@ static void agree_on_isa(struct dtr_trainer *trainer)
     trainer->options.isa = recorded;
 }
 
+static enum dtr_status choose_backend(struct dtr_trainer *trainer)
+{
+    struct dtr_error error = DTR_ERROR_NONE;
+    trainer->backend = dtr_alloc(1, sizeof *trainer->backend, "backend", &error);
+    enum dtr_status status = dtr_world_agree(trainer->world, &error);
+    if (status == DTR_OK)
+        status = dtr_backend_choose(trainer->world, &trainer->options, trainer->backend);
+    return status;
+}
+
 #define RUN(...)                                                                                   \
     run_phases(trainer, (phase *const[]){__VA_ARGS__},                                             \
         sizeof((phase *[]){__VA_ARGS__}) / sizeof(phase *))
@@ -402,7 +414,9 @@ enum dtr_status dtr_trainer_setup(
     dtr_pulse_phase(DTR_PHASE_SETUP);
     resolve_schedule(trainer);
     agree_on_isa(trainer);
-    status = RUN(check_data, make_loader, join_exchange, compile, alloc_snapshots);
+    status = choose_backend(trainer);
+    if (status == DTR_OK)
+        status = RUN(check_data, make_loader, join_exchange, compile, alloc_snapshots);
     if (status != DTR_OK)
         return status;
 
@@ -420,6 +434,9 @@ void dtr_trainer_free(struct dtr_trainer *trainer)
     dtr_checkpoint_writer_free(trainer->writer);
     if (trainer->replica != NULL)
         trainer->replica->ops->destroy(trainer->replica);
+    if (trainer->backend != NULL)
+        dtr_backend_free(trainer->backend);
+    free(trainer->backend);
     dtr_gradsync_free(trainer->sync);
     dtr_loader_free(trainer->loader);
     dtr_threads_free(trainer->threads);

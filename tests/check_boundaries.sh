@@ -81,7 +81,7 @@ program='include src mpi cuda'
     rule 'mpi.h is for mpi/, its tests and benchmarks' \
         "$(include 'mpi\.h')" 'mpi/|tests/(test_)?mpi_|bench/' $all
     rule 'CUDA and NCCL are for cuda/' \
-        "$(include '(cuda|cublas|cudnn|nccl|nvml|nvtx)[A-Za-z0-9_]*\.h')" 'cuda/' $all
+        "$(include '(cuda|cublas|cudnn|nccl|nvml|nvtx)[A-Za-z0-9_]*\.h')" 'cuda/|tests/(cuda|fake_cuda|simt)/' $all
     rule 'HDF5 is for checkpoints, exports and data sets' \
         "$(include 'hdf5(_hl)?\.h|H5[A-Za-z]*\.h')" \
         'src/checkpoint/hdf5|src/export|src/data/dataset_hdf5' $program

@@ -94,11 +94,12 @@ mpi_environment
 # What the sanitizer of undefined behaviour finds ends a test, as with the other one.
 export UBSAN_OPTIONS="${UBSAN_OPTIONS:-halt_on_error=1:print_stacktrace=1}"
 
+checked='--buildtype=debugoptimized -Dgpu=disabled' # the plugin itself runs on GPUs alone
 make_and_test test all '--buildtype=debugoptimized -Dwerror=true' "$@"
-make_and_test sanitize all '--buildtype=debugoptimized -Db_sanitize=address,undefined' "$@"
+make_and_test sanitize all "$checked -Db_sanitize=address,undefined" "$@"
 case " ${*:-unit} " in
 *' unit '*)
-    make_and_test threads threaded_tests '--buildtype=debugoptimized -Db_sanitize=thread' threads
+    make_and_test threads threaded_tests "$checked -Db_sanitize=thread" threads
     ;;
 esac
 

@@ -29,6 +29,12 @@ check 'info counts data' has '^Training: 50'
 "$dtrain" info /nowhere >"$out" 2>"$err" || status=$?
 check 'info of nothing is 65' [ "$status" -eq 65 ]
 
+status=0
+"$dtrain" info --devices >"$out" || status=$?
+check 'info --devices ends well' [ "$status" -eq 0 ]
+check 'info --devices tells of the CPU' has '^CPU: [0-9]+ cores, '
+check 'info --devices tells of GPUs' has '^(GPU: .+|Device 0: .+)$'
+
 cat >"$work/net" <<'NET'
 input 28 28 1
 conv 4 3x3 relu stride 2

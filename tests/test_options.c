@@ -177,6 +177,9 @@ static const struct {
     {"shuffle", AT(shuffle), "yes"},
     {"seed", AT(seed), "66478"},
     {"threads", AT(threads), NULL},
+    {"backend", AT(backend), "auto"},
+    {"precision", AT(precision), "auto"},
+    {"allow-gpu-sharing", AT(allow_gpu_sharing), "no"},
     {"reduce", AT(reduce), "auto"},
     {"checkpoint-dir", AT(checkpoint_dir), NULL},
     {"checkpoint-every", AT(checkpoint_every), "1000"},
@@ -696,8 +699,8 @@ START_TEST(test_help_is_complete)
     }
     static const char *const parts[] = {"dtrain eval CHECKPOINT [OPTIONS]", "dtrain info FILE",
         "mpirun -n 2 --bind-to none dtrain --data mnist", "srun -n 4 dtrain", "--version",
-        "Those of eval are --data, --threads, --watchdog, --kernels, --isa.",
-        "Training:", "Tests and benchmarks:"};
+        "Those of eval are --data, --threads, --backend, --precision, --allow-gpu-sharing,",
+        " --watchdog, --kernels, --isa.", "Training:", "Tests and benchmarks:"};
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
         ck_assert_msg(strstr(text, parts[i]), "%s", parts[i]);
     free(text);

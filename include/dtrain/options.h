@@ -31,7 +31,10 @@ struct dtr_options {
     int64_t validation_size, eval_every;
     bool shuffle;
     int64_t seed;
-    int64_t threads;            /* 0: the rank's fair share of cores */
+    int64_t threads; /* 0: the rank's fair share of cores */
+    int backend;     /* enum dtr_backend_choice (src/backend.h) */
+    int precision;   /* enum dtr_precision_choice (src/backend.h) */
+    bool allow_gpu_sharing;
     int reduce;                 /* enum dtr_reduce (gradsync.h) */
     const char *checkpoint_dir; /* NULL: the default; "none": write none */
     int64_t checkpoint_every, keep;

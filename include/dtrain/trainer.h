@@ -15,6 +15,8 @@
 #include "dtrain/replica.h"
 #include "dtrain/world.h"
 
+struct dtr_backend;
+
 struct dtr_trainer {
     struct dtr_world *world;
     double start_s; /* when the set-up began */
@@ -30,6 +32,7 @@ struct dtr_trainer {
     struct dtr_threads *threads;
     struct dtr_loader *loader;
     struct dtr_gradsync *sync;
+    struct dtr_backend *backend; /* src/backend.h */
     struct dtr_replica *replica;
     float rate;       /* of the step whose gradients are being exchanged */
     enum dtr_isa isa; /* of all ranks */
