@@ -22,12 +22,12 @@ __device__ __forceinline__ Factors factors_of(
     Factors factors = {{1, 1, 1, 1}, false};
     if (activation.scale == 0)
         return factors;
-    int32_t sample = batch.samples[batch.cursor->row * batch.n + i];
+    int32_t sample = batch.samples[i];
     factors.padded = sample < 0;
     if (factors.padded)
         return factors;
-    dtr_philox_block words = dtr_dropout_words(activation.seed, activation.layer,
-        batch.cursor->epoch, static_cast<uint32_t>(sample), static_cast<uint32_t>(quad));
+    dtr_philox_block words = dtr_dropout_words(activation.seed, activation.layer, batch.step->epoch,
+        static_cast<uint32_t>(sample), static_cast<uint32_t>(quad));
 #pragma unroll
     for (int j = 0; j < 4; j++)
         factors.of[j] = words.word[j] >= activation.threshold ? activation.scale : 0;

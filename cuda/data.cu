@@ -1,5 +1,5 @@
 /*
- * Which samples a step takes: pixels of the cursor's row as floats, and the cursor itself.
+ * What the first layer sees: the samples' pixels as floats.
  */
 #include "kernels.h"
 #include "launch.cuh"
@@ -7,11 +7,6 @@
 namespace
 {
 enum { threads = 256 };
-
-__global__ void move_on(dtr_cuda_cursor *cursor)
-{
-    cursor->row += 1;
-}
 
 /* A block is on one sample (y) and 256 of its pixels (x). */
 __global__ void __launch_bounds__(threads)
@@ -21,7 +16,7 @@ __global__ void __launch_bounds__(threads)
     if (pixel >= image_count)
         return;
     for (int64_t i = blockIdx.y; i < batch.n; i += gridDim.y) {
-        int64_t place = batch.places[batch.cursor->row * batch.n + i];
+        int64_t place = batch.places[i];
         float value = 0;
         if (place >= 0) /* the CPU's bits: dtr_scale_pixels() */
             value = __fdiv_rn(
@@ -30,11 +25,6 @@ __global__ void __launch_bounds__(threads)
     }
 }
 } // namespace
-
-cudaError_t dtr_cuda_advance(struct dtr_cuda_cursor *cursor, cudaStream_t stream)
-{
-    return DTR_LAUNCH(move_on, 1, 1, 0, stream, cursor);
-}
 
 cudaError_t dtr_cuda_gather(
     const struct dtr_cuda_batch *batch, int64_t image_count, float *dst, cudaStream_t stream)

@@ -61,7 +61,7 @@ __global__ void __launch_bounds__(32 * warps) softmax(dtr_cuda_batch batch, int6
         return;
     logits += i * classes;
     diff += i * classes;
-    int32_t place = batch.places[batch.cursor->row * batch.n + i];
+    int32_t place = batch.places[i];
     if (place < 0) {
         for (int c = lane; c < classes; c += 32)
             diff[c] = 0;
@@ -78,7 +78,7 @@ __global__ void __launch_bounds__(32 * warps) softmax(dtr_cuda_batch batch, int6
         sum += exponential;
     }
     sum = warp_sum(sum);
-    double weight = static_cast<double>(batch.weights[batch.cursor->row]);
+    double weight = static_cast<double>(batch.step->weight);
     for (int c = lane; c < classes; c += 32) {
         double hot = c == label ? 1 : 0;
         diff[c] = static_cast<float>((static_cast<double>(diff[c]) / sum - hot) * weight);
@@ -120,7 +120,7 @@ __global__ void __launch_bounds__(sum_threads) count_errors(
     int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
     int64_t sum = 0;
     for (int64_t i = warp; i < count; i += sum_warps) {
-        int64_t label = batch.labels[batch.places[batch.cursor->row * batch.n + i]];
+        int64_t label = batch.labels[batch.places[i]];
         sum += predicted_class(classes, logits + i * classes) != label;
     }
     if (lane == 0)

@@ -23,27 +23,23 @@
 extern "C" {
 #endif
 
-/* Which samples a step takes. Tables have a row per step; the cursor, on the device too, says
- * which, so that a captured step never changes. */
-struct dtr_cuda_cursor {
-    uint32_t row;
+/* What a step needs to know besides its samples. In the device's memory, so that a captured step
+ * never changes. */
+struct dtr_cuda_step {
+    float weight;   /* of a sample's loss: 1 / real samples of the global batch */
+    float rate;     /* learning rate */
     uint32_t epoch; /* for dropout */
 };
 struct dtr_cuda_batch {
-    const struct dtr_cuda_cursor *cursor;
-    int64_t n;              /* samples of a row */
+    const struct dtr_cuda_step *step;
+    int64_t n;              /* samples */
     const uint8_t *images;  /* [any, image_count] pixels */
     const uint8_t *labels;  /* [any] */
-    const int32_t *places;  /* [rows, n] where a sample's image and label are; -1: padding */
-    const int32_t *samples; /* [rows, n] its number in the training set, for dropout */
-    const float *weights;   /* [rows] of a sample's loss: 1 / real samples of the global batch */
-    const float *rates;     /* [rows] learning rates */
+    const int32_t *places;  /* [n] where a sample's image and label are; -1: padding */
+    const int32_t *samples; /* [n] its number in the training set, for dropout */
 };
 
-/* cursor->row += 1. */
-cudaError_t dtr_cuda_advance(struct dtr_cuda_cursor *cursor, cudaStream_t stream);
-
-/* dst [n, image_count] = (pixel - 127.5) / 255 of the row's samples, 0 where padded. */
+/* dst [n, image_count] = (pixel - 127.5) / 255 of the samples, 0 where padded. */
 cudaError_t dtr_cuda_gather(
     const struct dtr_cuda_batch *batch, int64_t image_count, float *dst, cudaStream_t stream);
 
@@ -114,24 +110,24 @@ struct dtr_cuda_result {
 };
 
 /* Softmax cross-entropy of logits [n, classes] (classes <= 256), as dtr_softmax_head()
- * (dtrain/kernel.h) has it, NaN included: diff = (softmax - one-hot) weight of the row, zero where
+ * (dtrain/kernel.h) has it, NaN included: diff = (softmax - one-hot) weight, zero where
  * padded. Computed in double. losses: room for n results. */
 cudaError_t dtr_cuda_head(const struct dtr_cuda_batch *batch, int64_t classes, const float *logits,
     struct dtr_cuda_result *losses, float *diff, struct dtr_cuda_result *result_out,
     cudaStream_t stream);
 
-/* Adds to *errors how many of the first `count` samples of the row have another class than their
+/* Adds to *errors how many of the first `count` samples have another class than their
  * label's, as dtr_count_errors(). One block. */
 cudaError_t dtr_cuda_count_errors(const struct dtr_cuda_batch *batch, int64_t count,
     int64_t classes, const float *logits, int64_t *errors, cudaStream_t stream);
 
-/* dtr_sgd_update() with the row's rate, on `count` elements, a multiple of 16; where decayed
+/* dtr_sgd_update() with the step's rate, on `count` elements, a multiple of 16; where decayed
  * [count / 16] is 0 without decay. The same bits as the CPU's. */
 struct dtr_cuda_sgd {
     float mu, decay;
     const uint8_t *decayed;
 };
-cudaError_t dtr_cuda_update(const struct dtr_cuda_sgd *sgd, const struct dtr_cuda_batch *batch,
+cudaError_t dtr_cuda_update(const struct dtr_cuda_sgd *sgd, const struct dtr_cuda_step *step,
     int64_t count, const float *gradient, float *momentum, float *weights, cudaStream_t stream);
 
 #ifdef __cplusplus

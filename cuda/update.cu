@@ -17,13 +17,13 @@ __device__ __forceinline__ void update_one(
     *weight = __fsub_rn(*weight, __fmul_rn(rate, m));
 }
 
-__global__ void __launch_bounds__(threads) update(dtr_cuda_sgd sgd, dtr_cuda_batch batch,
+__global__ void __launch_bounds__(threads) update(dtr_cuda_sgd sgd, const dtr_cuda_step *step,
     int64_t count, const float4 *gradient, float4 *momentum, float4 *weights)
 {
     int64_t i = static_cast<int64_t>(blockIdx.x) * threads + threadIdx.x;
     if (i * wide >= count)
         return;
-    float rate = batch.rates[batch.cursor->row];
+    float rate = step->rate;
     float decay = sgd.decayed[i * wide / decay_group] != 0 ? sgd.decay : 0;
     float4 g = gradient[i], m = momentum[i], w = weights[i];
     update_one(rate, sgd.mu, decay, g.x, &m.x, &w.x);
@@ -35,13 +35,13 @@ __global__ void __launch_bounds__(threads) update(dtr_cuda_sgd sgd, dtr_cuda_bat
 }
 } // namespace
 
-cudaError_t dtr_cuda_update(const struct dtr_cuda_sgd *sgd, const struct dtr_cuda_batch *batch,
+cudaError_t dtr_cuda_update(const struct dtr_cuda_sgd *sgd, const struct dtr_cuda_step *step,
     int64_t count, const float *gradient, float *momentum, float *weights, cudaStream_t stream)
 {
     unsigned blocks = static_cast<unsigned>((count / wide + threads - 1) / threads);
     if (blocks == 0)
         return cudaSuccess;
-    return DTR_LAUNCH(update, blocks, threads, 0, stream, *sgd, *batch, count,
+    return DTR_LAUNCH(update, blocks, threads, 0, stream, *sgd, step, count,
         reinterpret_cast<const float4 *>(gradient), reinterpret_cast<float4 *>(momentum),
         reinterpret_cast<float4 *>(weights));
 }

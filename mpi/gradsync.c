@@ -1,6 +1,6 @@
 /* The exchange's steps, whichever way the sums take. */
-#include "backoff.h"
 #include "comm.h"
+#include "dtrain/backoff.h"
 #include "dtrain/memory.h"
 #include "dtrain/pulse.h"
 #include "exchange.h"
@@ -46,7 +46,7 @@ enum dtr_status dtr_gradsync_create(struct dtr_world *world,
 {
     const struct exchange_ops *ops = &exchange_tree;
     int64_t bytes = exchange_tree_bytes;
-    if (config->take && world->size == 1) {
+    if (config->alone || (config->take && world->size == 1)) {
         ops = &exchange_alone;
         bytes = exchange_alone_bytes;
     } else if (config->reduce == DTR_REDUCE_ALLREDUCE) {
@@ -170,13 +170,13 @@ bool dtr_gradsync_arrived(void *context, int64_t first, int64_t count)
 static void wait_for(struct dtr_gradsync *sync,
     bool (*is_there)(struct dtr_gradsync *sync, int64_t number), int64_t number, int64_t bucket)
 {
-    struct backoff backoff = {0};
+    struct dtr_backoff backoff = {0};
     if (is_there(sync, number))
         return;
     dtr_pulse_enter(DTR_WAITS_FOR_BUCKET, bucket);
     while (!is_there(sync, number)) {
         sync->ops->advance(sync);
-        backoff_wait(&backoff);
+        dtr_backoff_wait(&backoff);
     }
     dtr_pulse_leave();
 }
@@ -271,8 +271,7 @@ static void deliver(struct dtr_gradsync *sync, const float *mine)
 
 void dtr_gradsync_gather(struct dtr_gradsync *sync, const float *mine, float *slab_out)
 {
-    /* By all-reduce every rank has everything. */
-    bool shared = sync->config.reduce != DTR_REDUCE_ALLREDUCE && sync->world->size > 1;
+    bool shared = sync->ops == &exchange_tree && sync->world->size > 1; /* else all have all */
     struct dtr_share *shares = NULL;
     struct dtr_error error;
     dtr_gradsync_wait(sync, 0, sync->config.count);

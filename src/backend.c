@@ -1,5 +1,6 @@
 #include "backend.h"
 
+#include "dtrain/gradsync.h"
 #include "dtrain/memory.h"
 #include "dtrain/pulse.h"
 
@@ -85,11 +86,11 @@ static enum dtr_status choose_precision(
     return status;
 }
 
-/* A lower rank that has this rank's device, -1 if none does. */
-static int find_sharer(const struct dtr_backend *backend)
+/* A lower rank that has a rank's device, -1 if none does. */
+static int find_sharer(const struct dtr_backend *backend, int of)
 {
-    const struct dtr_placement *mine = &backend->places[backend->world->rank];
-    for (int rank = 0; rank < backend->world->rank; rank++) {
+    const struct dtr_placement *mine = &backend->places[of];
+    for (int rank = 0; rank < of; rank++) {
         const struct dtr_placement *other = &backend->places[rank];
         if (strcmp(other->host, mine->host) == 0 &&
             strcmp(other->device.uuid, mine->device.uuid) == 0)
@@ -111,13 +112,14 @@ static enum dtr_status place_ranks(struct dtr_backend *backend, const struct dtr
     if (status != DTR_OK)
         return status;
     dtr_world_gather(world, &mine, sizeof mine, backend->places);
-    int sharer = find_sharer(backend);
+    int sharer = find_sharer(backend, world->rank);
     if (sharer >= 0 && !options->allow_gpu_sharing)
         dtr_error_set(&error, DTR_LAUNCH,
             "it would share device %d (%s) with rank %d: this host has %d ranks, and they see %d "
             "GPU%s; start a rank per GPU, or share them (--allow-gpu-sharing), or --backend cpu",
             mine.number, mine.device.uuid, sharer, world->node_size, mine.seen,
             mine.seen == 1 ? "" : "s");
+    dtr_pulse_gpu(mine.number);
     return dtr_world_agree(world, &error);
 }
 
@@ -137,8 +139,65 @@ enum dtr_status dtr_backend_choose(
     return status;
 }
 
+/* Why the devices cannot train by themselves; NULL: they can. What this depends on is the same on
+ * all ranks. */
+static const char *reason_for_host(
+    const struct dtr_backend *backend, const struct dtr_options *options)
+{
+    if (backend->plugin == NULL)
+        return "the CPU computes here";
+    if (options->reduce == DTR_REDUCE_TREE)
+        return "--reduce tree is for MPI";
+    if (options->on_nan == DTR_NAN_SKIP)
+        return "--on-nan skip looks at a loss before the update, which only --comm mpi waits for";
+    for (int rank = 1; rank < backend->world->size; rank++) {
+        if (find_sharer(backend, rank) >= 0)
+            return "ranks share GPUs, and NCCL wants one for each";
+    }
+    return NULL;
+}
+
+static enum dtr_status open_collective(
+    struct dtr_backend *backend, double limit_s, struct dtr_error *error)
+{
+    struct dtr_world *world = backend->world;
+    struct dtr_collective_name name = {{0}};
+    if (world->rank == 0)
+        backend->plugin->collective_name(&name, error);
+    if (dtr_world_agree(world, error) != DTR_OK)
+        return error->status;
+    dtr_world_broadcast(world, &name, sizeof name);
+    struct dtr_collective_config config = {.name = &name,
+        .device = backend->places[world->rank].number,
+        .rank = world->rank,
+        .size = world->size,
+        .limit_s = limit_s};
+    return backend->plugin->collective_open(&config, &backend->collective, error);
+}
+
+enum dtr_status dtr_backend_connect(struct dtr_backend *backend, const struct dtr_options *options)
+{
+    enum { LIMIT_S = 60 };
+    struct dtr_error error = DTR_ERROR_NONE;
+    const char *reason = reason_for_host(backend, options);
+    bool named = options->comm == DTR_COMM_NCCL;
+    backend->trains = reason == NULL && options->comm != DTR_COMM_MPI;
+    if (named && reason != NULL)
+        dtr_error_set(&error, backend->plugin == NULL ? DTR_USAGE : DTR_LAUNCH,
+            "--comm nccl cannot be had: %s", reason);
+    enum dtr_status status = dtr_world_agree(backend->world, &error);
+    if (status != DTR_OK || !backend->trains || (backend->world->size == 1 && !named))
+        return status;
+    double limit_s = options->watchdog > 0 ? (double)options->watchdog : LIMIT_S;
+    open_collective(backend, limit_s, &error);
+    return dtr_world_agree(backend->world, &error);
+}
+
 void dtr_backend_free(struct dtr_backend *backend)
 {
+    if (backend->collective != NULL)
+        backend->plugin->collective_close(backend->collective);
+    backend->collective = NULL;
     free(backend->places);
     backend->places = NULL;
 }
@@ -160,6 +219,8 @@ enum dtr_status dtr_backend_compile(struct dtr_backend *backend,
         return dtr_cpu_replica_compile(config, replica_out, error);
     struct dtr_device_config device = {.device = backend->places[backend->world->rank].number,
         .precision = backend->precision,
+        .trains = backend->trains,
+        .collective = backend->collective,
         .fail = fail,
         .context = backend};
     return backend->plugin->compile(config, &device, replica_out, error);

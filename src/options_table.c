@@ -82,6 +82,9 @@ static const struct dtr_option table[] = {
         .help = "what a GPU rounds the factors of products to; auto: tf32"},
     {FLAG("allow-gpu-sharing", allow_gpu_sharing), .commands = BOTH, .fallback = "no",
         .help = "let several ranks use one GPU"},
+    {CHOICE("comm", comm, "auto|mpi|nccl"), .commands = TRAIN, .fallback = "auto",
+        .help = "who sums gradients; nccl: the GPUs themselves, which then update the parameters, "
+                "too; mpi: the ranks' CPUs; auto: nccl where each rank has a GPU of its own"},
     {CHOICE("reduce", reduce, "auto|tree|allreduce"), .commands = TRAIN, .recorded = true,
         .fallback = "auto",
         .help = "how gradients are summed over the ranks; tree (auto): in a fixed order, the same "

@@ -4,6 +4,7 @@
  */
 #include "dtrain/trainer.h"
 
+#include "ahead.h"
 #include "alike.h"
 #include "backend.h"
 #include "dtrain/clock.h"
@@ -208,6 +209,7 @@ static struct dtr_replica_config replica_config(const struct dtr_trainer *traine
         .threads = trainer->threads,
         .run = shard_run(trainer),
         .slice = options->batch_size / options->shards,
+        .samples = &trainer->train,
         .seed = (uint64_t)options->seed,
         .kernels = (enum dtr_kernel_choice)options->kernels,
         .isa = trainer->isa,
@@ -235,6 +237,7 @@ static enum dtr_status join_exchange(struct dtr_trainer *trainer, struct dtr_err
         .apply = apply,
         .context = trainer,
         .take = on_cpu,
+        .alone = trainer->backend->trains,
         .factored = factored,
         .factored_count = on_cpu ? dtr_cpu_replica_factors(&replica, factored) : 0};
     dtr_gradsync_create(trainer->world, &config, &trainer->sync, error);
@@ -384,6 +387,8 @@ static enum dtr_status choose_backend(struct dtr_trainer *trainer)
     enum dtr_status status = dtr_world_agree(trainer->world, &error);
     if (status == DTR_OK)
         status = dtr_backend_choose(trainer->world, &trainer->options, trainer->backend);
+    if (status == DTR_OK)
+        status = dtr_backend_connect(trainer->backend, &trainer->options);
     return status;
 }
 
@@ -416,7 +421,8 @@ enum dtr_status dtr_trainer_setup(
     agree_on_isa(trainer);
     status = choose_backend(trainer);
     if (status == DTR_OK)
-        status = RUN(check_data, make_loader, join_exchange, compile, alloc_snapshots);
+        status = RUN(
+            check_data, make_loader, join_exchange, compile, dtr_ahead_create, alloc_snapshots);
     if (status != DTR_OK)
         return status;
 
@@ -437,6 +443,7 @@ void dtr_trainer_free(struct dtr_trainer *trainer)
     if (trainer->backend != NULL)
         dtr_backend_free(trainer->backend);
     free(trainer->backend);
+    free(trainer->ahead);
     dtr_gradsync_free(trainer->sync);
     dtr_loader_free(trainer->loader);
     dtr_threads_free(trainer->threads);

@@ -1,6 +1,7 @@
 /* The training loop. Read train_step() first: a step in the order in which it happens. */
 #include "dtrain/trainer.h"
 
+#include "ahead.h"
 #include "dtrain/clock.h"
 #include "dtrain/evaluate.h"
 #include "dtrain/log.h"
@@ -18,7 +19,7 @@ static const double MARGIN_S = 1;
 
 /* This rank's reason to end before something that takes so long, 0 for none. Rank 0 has an eye on
  * the clock. */
-static int64_t reason_to_stop(const struct dtr_trainer *trainer, double next_s)
+int64_t dtr_trainer_reason_to_stop(const struct dtr_trainer *trainer, double next_s)
 {
     double left_s = trainer->deadline_s - dtr_clock_s();
     double needed_s = 2 * trainer->checkpoint_s + next_s + MARGIN_S;
@@ -33,7 +34,7 @@ static void start_combining(struct dtr_trainer *trainer, const struct dtr_step_r
 {
     struct dtr_control control = {.loss = mine->loss,
         .errors = mine->errors,
-        .stop = reason_to_stop(trainer, trainer->report_s)};
+        .stop = dtr_trainer_reason_to_stop(trainer, trainer->report_s)};
     dtr_world_start_control(trainer->world, &control);
 }
 
@@ -65,13 +66,16 @@ static bool is_skipped(
     return skipped;
 }
 
-/* What is still under way at its end, the next step's forward pass waits for. */
-static struct dtr_batch_report train_step(struct dtr_trainer *trainer, int64_t step)
+/* What is still under way at its end, the next step's forward pass waits for. A GPU takes steps
+ * alone, and is waited for where something else is due after the step. */
+static struct dtr_batch_report train_step(struct dtr_trainer *trainer, int64_t step, bool due)
 {
     struct dtr_replica *replica = trainer->replica;
     dtr_pulse_step(step);
     dtr_pulse_phase(DTR_PHASE_DATA);
     const struct dtr_batch *batch = dtr_loader_step(trainer->loader, step);
+    if (trainer->ahead != NULL)
+        return dtr_ahead_step(trainer, batch, due);
 
     dtr_pulse_phase(DTR_PHASE_FORWARD);
     struct dtr_step_result mine;
@@ -120,7 +124,7 @@ static double longer(double a_s, double b_s)
 
 static int64_t reason_to_interrupt(void *trainer)
 {
-    return reason_to_stop(trainer, 0);
+    return dtr_trainer_reason_to_stop(trainer, 0);
 }
 
 /* The misclassified share of a set, unless the training is stopped meanwhile. */
@@ -246,16 +250,17 @@ static enum dtr_status advance(
     struct dtr_trainer *trainer, struct dtr_reporter *reporter, int64_t step)
 {
     const struct dtr_options *options = &trainer->options;
+    bool reports = step % options->eval_every == 0;
+    bool checkpoints = step + 1 == options->steps || (step + 1) % options->checkpoint_every == 0;
     double before_s = dtr_clock_s();
-    struct dtr_batch_report batch = train_step(trainer, step);
+    struct dtr_batch_report batch = train_step(trainer, step, reports || checkpoints);
     dtr_reporter_step(reporter, &batch, dtr_clock_s() - before_s);
     note_written(trainer, false);
 
     enum dtr_status status = check_loss(trainer, &batch);
-    if (status == DTR_OK && step % options->eval_every == 0 && trainer->stop == 0)
+    if (status == DTR_OK && reports && trainer->stop == 0)
         status = report(trainer, reporter, step);
-    bool last = step + 1 == options->steps || trainer->stop != 0;
-    if (status == DTR_OK && (last || (step + 1) % options->checkpoint_every == 0))
+    if (status == DTR_OK && (checkpoints || trainer->stop != 0))
         start_checkpoint(trainer, step + 1);
     return status;
 }

@@ -180,6 +180,7 @@ static const struct {
     {"backend", AT(backend), "auto"},
     {"precision", AT(precision), "auto"},
     {"allow-gpu-sharing", AT(allow_gpu_sharing), "no"},
+    {"comm", AT(comm), "auto"},
     {"reduce", AT(reduce), "auto"},
     {"checkpoint-dir", AT(checkpoint_dir), NULL},
     {"checkpoint-every", AT(checkpoint_every), "1000"},

@@ -126,6 +126,9 @@ START_TEST(test_describe)
     pulse.updating = 2;
     dtr_pulse_describe(&pulse, text);
     ck_assert_str_eq(text, "step 7, forward pass, optimizer, bucket 3 of the exchange");
+    pulse = (struct dtr_pulse){.step = 8, .phase = DTR_PHASE_DEVICE, .gpu = 3};
+    dtr_pulse_describe(&pulse, text);
+    ck_assert_str_eq(text, "step 8, passes queued, GPU 2");
     pulse = (struct dtr_pulse){.phase = DTR_PHASE_END, .within = DTR_WAITS_FOR_OTHERS};
     dtr_pulse_describe(&pulse, text);
     ck_assert_str_eq(text, "step 0, the end, waiting for other ranks");

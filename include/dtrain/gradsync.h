@@ -60,6 +60,7 @@ struct dtr_gradsync_config {
     dtr_apply *apply;
     void *context; /* of apply */
     bool take;     /* a rank that is alone gives gradients to dtr_exchange.take */
+    bool alone;    /* the replica itself sums over ranks: this is memory for the parameters */
     /* Layers whose gradients ranks can make from shared factors; so they do where all ranks share
      * one window. May be given up after create. */
     const struct dtr_factored *factored;

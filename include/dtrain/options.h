@@ -35,6 +35,7 @@ struct dtr_options {
     int backend;     /* enum dtr_backend_choice (src/backend.h) */
     int precision;   /* enum dtr_precision_choice (src/backend.h) */
     bool allow_gpu_sharing;
+    int comm;                   /* enum dtr_comm_choice (src/backend.h) */
     int reduce;                 /* enum dtr_reduce (gradsync.h) */
     const char *checkpoint_dir; /* NULL: the default; "none": write none */
     int64_t checkpoint_every, keep;

@@ -30,9 +30,23 @@ struct dtr_device_list {
     struct dtr_device devices[DTR_DEVICES_MOST];
 };
 
+/* Ranks with a device each that sum over ranks by themselves (NCCL). The name, which rank 0 gives
+ * and all need, is NCCL's unique id. */
+struct dtr_collective;
+struct dtr_collective_name {
+    unsigned char bytes[128];
+};
+struct dtr_collective_config {
+    const struct dtr_collective_name *name;
+    int device, rank, size;
+    double limit_s; /* how long other ranks are waited for */
+};
+
 struct dtr_device_config {
     int device; /* of the list */
     enum dtr_precision precision;
+    bool trains; /* the replica sums and updates on the device (start_step of dtrain/replica.h) */
+    struct dtr_collective *collective; /* for that; must outlive the replica; NULL: it is alone */
     /* A step cannot go on: ends the job. */
     void (*fail)(void *context, const struct dtr_error *error);
     void *context;
@@ -42,6 +56,12 @@ struct dtr_plugin {
     const char *version; /* DTRAIN_VERSION of its build */
     /* DTR_LAUNCH where CUDA finds no driver or no device; the versions are filled all the same. */
     enum dtr_status (*list)(struct dtr_device_list *list_out, struct dtr_error *error);
+    /* Opening is collective: those who wait for a rank that is missing fail after the limit. */
+    enum dtr_status (*collective_name)(
+        struct dtr_collective_name *name_out, struct dtr_error *error);
+    enum dtr_status (*collective_open)(const struct dtr_collective_config *config,
+        struct dtr_collective **collective_out, struct dtr_error *error);
+    void (*collective_close)(struct dtr_collective *collective);
     /* A replica on a device (dtrain/replica.h). */
     enum dtr_status (*compile)(const struct dtr_replica_config *config,
         const struct dtr_device_config *device, struct dtr_replica **replica_out,

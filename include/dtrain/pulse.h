@@ -15,6 +15,7 @@ enum dtr_phase {
     DTR_PHASE_DATA,
     DTR_PHASE_FORWARD,
     DTR_PHASE_BACKWARD,
+    DTR_PHASE_DEVICE, /* waits for steps that it has given to a GPU */
     DTR_PHASE_EVALUATION,
     DTR_PHASE_CHECKPOINT,
     DTR_PHASE_END
@@ -37,11 +38,13 @@ struct dtr_pulse {
     enum dtr_within within;
     int64_t bucket;
     int updating; /* threads inside of the optimizer */
+    int gpu;      /* 1 + the number of the GPU that this rank uses, 0: none */
 };
 
 void dtr_pulse_beat(void);
 void dtr_pulse_step(int64_t step);
 void dtr_pulse_phase(enum dtr_phase phase);
+void dtr_pulse_gpu(int number);
 void dtr_pulse_enter(enum dtr_within within, int64_t bucket);
 void dtr_pulse_leave(void);
 void dtr_pulse_look(void);

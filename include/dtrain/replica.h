@@ -32,11 +32,13 @@ enum dtr_kernel_choice {
 };
 
 struct dtr_replica_config {
-    const struct dtr_model *model; /* must outlive the replica */
-    struct dtr_threads *threads;   /* likewise */
-    struct dtr_shard_run run;      /* the rank's shards; count 0 for evaluation alone */
-    int64_t slice;                 /* samples a shard gives to a batch */
-    uint64_t seed;                 /* of dropout */
+    const struct dtr_model *model;     /* must outlive the replica */
+    struct dtr_threads *threads;       /* likewise */
+    struct dtr_shard_run run;          /* the rank's shards; count 0 for evaluation alone */
+    int64_t slice;                     /* samples a shard gives to a batch */
+    const struct dtr_samples *samples; /* those of all batches, for a replica that keeps a copy
+                                          where it computes; must outlive it; NULL: not known */
+    uint64_t seed;                     /* of dropout */
     enum dtr_kernel_choice kernels;
     enum dtr_isa isa; /* all ranks' must be the same, and no more than the CPU has */
     float momentum, weight_decay;
@@ -58,6 +60,8 @@ struct dtr_timing {
     double seconds;    /* of all threads together */
 };
 
+enum { DTR_STEPS_AHEAD = 8 };
+
 struct dtr_replica_ops {
     const char *name;
     /* The loss of a batch at the newest parameters, dropout included. Waits for each layer's. */
@@ -70,6 +74,14 @@ struct dtr_replica_ops {
      * is the first one's number among those that this rank updates. By any thread. */
     void (*apply)(struct dtr_replica *replica, int64_t first, int64_t count, int64_t place,
         const float *gradient, float rate);
+    /* Steps that the replica does alone: it sums the gradients over ranks and updates the
+     * parameters. NULL in those that have the three functions above for it; theirs are NULL then,
+     * but for forward. start_step() returns at once; at most DTR_STEPS_AHEAD steps may have begun
+     * that finish_step(), which waits for the oldest one, has not seen. settle(), with none left,
+     * brings parameters and momenta to where others look for them. */
+    void (*start_step)(struct dtr_replica *replica, const struct dtr_batch *batch, float rate);
+    void (*finish_step)(struct dtr_replica *replica, struct dtr_step_result *result_out);
+    void (*settle)(struct dtr_replica *replica);
     /* What follows waits for all parameters. */
     /* decay / 2 * sum of squares of the decayed parameters: the loss's regularization term. */
     double (*decay_loss)(struct dtr_replica *replica);

@@ -15,6 +15,7 @@
 #include "dtrain/replica.h"
 #include "dtrain/world.h"
 
+struct dtr_ahead;
 struct dtr_backend;
 
 struct dtr_trainer {
@@ -34,10 +35,11 @@ struct dtr_trainer {
     struct dtr_gradsync *sync;
     struct dtr_backend *backend; /* src/backend.h */
     struct dtr_replica *replica;
-    float rate;       /* of the step whose gradients are being exchanged */
-    enum dtr_isa isa; /* of all ranks */
-    bool lower_isa;   /* than some of their CPUs have */
-    bool changed_isa; /* since the checkpoint that the run goes on from */
+    float rate;              /* of the step whose gradients are being exchanged */
+    struct dtr_ahead *ahead; /* src/ahead.h; NULL: the replica leaves steps to the trainer */
+    enum dtr_isa isa;        /* of all ranks */
+    bool lower_isa;          /* than some of their CPUs have */
+    bool changed_isa;        /* since the checkpoint that the run goes on from */
 
     struct dtr_checkpoint_file
         resumed; /* what the run goes on from; path NULL: it is a fresh one */

@@ -9,15 +9,14 @@
 
 #include "../unit_main.h"
 
-enum { ROWS = 3, IMAGES = 11 };
+enum { IMAGES = 11 };
 
-/* Tables of three rows, the cursor on the second; about every fifth sample is padding. */
+/* About every fifth sample is padding. */
 struct table {
-    struct dtr_cuda_cursor cursor;
+    struct dtr_cuda_step step;
     struct dtr_cuda_batch batch;
     uint8_t *images, *labels;
     int32_t *places, *samples;
-    float weights[ROWS], rates[ROWS];
 };
 
 static struct table *table_make(
@@ -25,26 +24,23 @@ static struct table *table_make(
 {
     struct table *t = malloc(sizeof *t);
     ck_assert_ptr_nonnull(t);
-    t->cursor = (struct dtr_cuda_cursor){1, (uint32_t)pick(random, 0, 1000)};
+    t->step = (struct dtr_cuda_step){.weight = (float)dtr_random_uniform(random),
+        .rate = (float)dtr_random_uniform(random),
+        .epoch = (uint32_t)pick(random, 0, 1000)};
     t->images = guarded(IMAGES * image_count);
     for (int64_t i = 0; i < IMAGES * image_count; i++)
         t->images[i] = (uint8_t)pick(random, 0, 255);
     t->labels = guarded(IMAGES);
     for (int64_t i = 0; i < IMAGES; i++)
         t->labels[i] = (uint8_t)pick(random, 0, classes - 1);
-    t->places = guarded(ROWS * n * (int64_t)sizeof(int32_t));
-    t->samples = guarded(ROWS * n * (int64_t)sizeof(int32_t));
-    for (int64_t i = 0; i < ROWS * n; i++) {
+    t->places = guarded(n * (int64_t)sizeof(int32_t));
+    t->samples = guarded(n * (int64_t)sizeof(int32_t));
+    for (int64_t i = 0; i < n; i++) {
         bool padded = padding && pick(random, 0, 4) == 0;
         t->places[i] = padded ? -1 : (int32_t)pick(random, 0, IMAGES - 1);
         t->samples[i] = padded ? -1 : (int32_t)pick(random, 0, 70000);
     }
-    for (int i = 0; i < ROWS; i++) {
-        t->weights[i] = (float)dtr_random_uniform(random);
-        t->rates[i] = (float)dtr_random_uniform(random);
-    }
-    t->batch = (struct dtr_cuda_batch){
-        &t->cursor, n, t->images, t->labels, t->places, t->samples, t->weights, t->rates};
+    t->batch = (struct dtr_cuda_batch){&t->step, n, t->images, t->labels, t->places, t->samples};
     return t;
 }
 
@@ -84,14 +80,12 @@ START_TEST(gathers_and_advances)
         ck_assert_int_eq(dtr_cuda_gather(&t->batch, count, dst, NULL), cudaSuccess);
         check_written(dst, n * count);
         for (int64_t i = 0; i < n * count; i++) {
-            int64_t place = t->places[n + i / count];
+            int64_t place = t->places[i / count];
             float value = 0;
             if (place >= 0)
                 value = ((float)t->images[place * count + i % count] - 127.5f) / 255;
             ck_assert_mem_eq(&dst[i], &value, sizeof value);
         }
-        ck_assert_int_eq(dtr_cuda_advance(&t->cursor, NULL), cudaSuccess);
-        ck_assert_uint_eq(t->cursor.row, 2);
         release(dst);
         table_free(t);
     }
@@ -103,9 +97,9 @@ static float *factors_of(const struct dtr_cuda_activation *a, const struct table
 {
     float *factors = floats(a->n * a->units);
     for (int64_t i = 0; i < a->n; i++) {
-        int32_t sample = t->samples[a->n + i];
+        int32_t sample = t->samples[i];
         struct dtr_random words = dtr_random_at(a->seed, DTR_RANDOM_DROPOUT, a->layer,
-            t->cursor.epoch, (uint64_t)(sample < 0 ? 0 : sample));
+            t->step.epoch, (uint64_t)(sample < 0 ? 0 : sample));
         for (int64_t u = 0; u < a->units; u++) {
             bool keep = a->scale == 0 || (dtr_random_u32(&words) >= a->threshold && sample >= 0);
             factors[i * a->units + u] = keep ? (a->scale == 0 ? 1 : a->scale) : 0;
@@ -134,7 +128,7 @@ static void check_activation(
         double sum = 0, size = 0;
         for (int64_t i = 0; i < a->n; i++) {
             int64_t at = i * a->units + u;
-            bool padded = a->scale != 0 && t->samples[a->n + i] < 0;
+            bool padded = a->scale != 0 && t->samples[i] < 0;
             float value = before[at] + (bias ? b[u] : 0);
             if (a->relu && value < 0)
                 value = 0;
@@ -189,7 +183,7 @@ static float *random_logits(
     for (int64_t i = 0; i < n * classes; i++)
         logits[i] = (float)pick(random, -3, 3) * (i / classes % 3 == 2 ? 500.0f : 1.0f);
     for (int64_t i = 1; i < n; i += 2) {
-        int64_t place = t->places[n + i], label = place < 0 ? 0 : t->labels[place];
+        int64_t place = t->places[i], label = place < 0 ? 0 : t->labels[place];
         int64_t other = (label + (i % 4 == 1 ? 32 : pick(random, 0, classes - 1))) % classes;
         logits[i * classes + label] = logits[i * classes + other] = 2000;
     }
@@ -207,18 +201,18 @@ static void check_head(struct table *t, int64_t classes, const float *logits,
     uint8_t labels[64];
     float *truth = floats(n * classes);
     for (int64_t i = 0; i < n; i++) {
-        samples[i] = t->places[n + i];
+        samples[i] = t->places[i];
         labels[i] = samples[i] < 0 ? 0 : t->labels[samples[i]];
     }
     struct dtr_head_result expected = dtr_softmax_head(
-        n, classes, logits, labels, samples, t->weights[1], truth);
+        n, classes, logits, labels, samples, t->step.weight, truth);
     ck_assert_double_eq(result->errors, (double)expected.errors);
     ck_assert_msg(same(result->loss, expected.loss) ||
                       fabs(result->loss - expected.loss) <= 1e-13 * fabs(expected.loss) + 1e-13,
         "loss %.17g, should be %.17g", result->loss, expected.loss);
     check_written(diff, n * classes);
     for (int64_t i = 0; i < n * classes; i++) {
-        double bound = 0x1p-23 * ((double)t->weights[1] + fabs((double)truth[i]));
+        double bound = 0x1p-23 * ((double)t->step.weight + fabs((double)truth[i]));
         ck_assert_msg(same((double)diff[i], (double)truth[i]) ||
                           fabs((double)diff[i] - (double)truth[i]) <= bound,
             "diff %lld: %.9g, should be %.9g", (long long)i, (double)diff[i], (double)truth[i]);
@@ -270,7 +264,7 @@ START_TEST(sums_many_losses)
     int64_t errors = 0, counted = 5;
     double loss = 0;
     for (int64_t i = 0; i < n; i++) {
-        int label = t->labels[t->places[n + i]];
+        int label = t->labels[t->places[i]];
         bool wrong = pick(&random, 0, 1) == 1;
         logits[2 * i + label] = wrong ? 0 : 1;
         logits[2 * i + 1 - label] = wrong ? 1 : 0;
@@ -302,7 +296,7 @@ START_TEST(counts_errors)
         uint8_t labels[64];
         int64_t errors = 7;
         for (int64_t i = 0; i < n; i++)
-            labels[i] = t->labels[t->places[n + i]];
+            labels[i] = t->labels[t->places[i]];
         ck_assert_int_eq(
             dtr_cuda_count_errors(&t->batch, count, classes, logits, &errors, NULL), cudaSuccess);
         ck_assert_int_eq(errors, 7 + dtr_count_errors(count, classes, logits, labels));
@@ -324,12 +318,12 @@ START_TEST(updates)
     struct dtr_cuda_sgd sgd = {.mu = 0.9f, .decay = 5e-3f, .decayed = decayed};
     for (int64_t i = 0; i < count / 16; i++) {
         decayed[i] = (uint8_t)pick(&random, 0, 1);
-        dtr_sgd_update(16, t->rates[1], sgd.mu, decayed[i] ? sgd.decay : 0, gradient + 16 * i,
+        dtr_sgd_update(16, t->step.rate, sgd.mu, decayed[i] ? sgd.decay : 0, gradient + 16 * i,
             cpu_momentum + 16 * i, cpu_weights + 16 * i);
     }
     dtr_simt_set_schedule(schedules[_i]);
     ck_assert_int_eq(
-        dtr_cuda_update(&sgd, &t->batch, count, gradient, momentum, weights, NULL), cudaSuccess);
+        dtr_cuda_update(&sgd, &t->step, count, gradient, momentum, weights, NULL), cudaSuccess);
     ck_assert_mem_eq(momentum, cpu_momentum, (size_t)count * sizeof(float));
     ck_assert_mem_eq(weights, cpu_weights, (size_t)count * sizeof(float));
     check_guards(momentum, count * (int64_t)sizeof(float));
