@@ -306,10 +306,16 @@ static enum dtr_status compile_network(struct dtr_cuda_replica *replica, bool tr
     return dtr_cuda_network_compile(&network, &replica->memory, network_out, error);
 }
 
+/* Samples to evaluate at a time: a few blocks, but no more than there are. */
+static int64_t evaluation_size(const struct dtr_replica_config *config)
+{
+    enum { MOST = 4 * DTR_EVALUATION_BLOCK };
+    return config->largest_set > 0 && config->largest_set < MOST ? config->largest_set : MOST;
+}
+
 static enum dtr_status compile_inference(struct dtr_cuda_replica *replica, struct dtr_error *error)
 {
-    enum { EVALUATION_BLOCKS = 4 };
-    const int64_t n = EVALUATION_BLOCKS * DTR_EVALUATION_BLOCK;
+    const int64_t n = evaluation_size(&replica->config);
     struct dtr_cuda_memory *memory = &replica->memory;
     replica->weights = dtr_cuda_alloc(
         memory, replica->config.model->slab_count, sizeof(float), "parameters", error);

@@ -55,6 +55,7 @@ static enum dtr_status compile(struct evaluator *evaluator, struct dtr_world *wo
 {
     struct dtr_replica_config config = {.model = evaluator->checkpoint.model,
         .threads = evaluator->threads,
+        .largest_set = evaluator->samples.count,
         .isa = (enum dtr_isa)dtr_world_min_u64(world, evaluator->isa),
         .kernels = (enum dtr_kernel_choice)options->kernels};
     return dtr_backend_compile(&evaluator->backend, &config, &evaluator->replica, error);

@@ -94,7 +94,9 @@ static void print_exchange(const struct dtr_trainer *trainer)
 {
     const struct dtr_gradsync_stats stats = dtr_gradsync_stats(trainer->sync);
     bool tree = trainer->options.reduce != DTR_REDUCE_ALLREDUCE;
-    if (trainer->world->size == 1)
+    if (trainer->backend->collective != NULL)
+        dtr_print("Exchange: NCCL, the GPUs update the parameters\n");
+    if (trainer->world->size == 1 || trainer->backend->trains)
         return;
     dtr_print("Exchange: %s, %lld bucket%s", tree ? "tree" : "MPI_Iallreduce",
         (long long)stats.buckets, plural(stats.buckets));

@@ -202,6 +202,12 @@ static void apply(void *context, struct dtr_share share, const float *gradient)
         trainer->replica, share.first, share.count, share.place, gradient, trainer->rate);
 }
 
+static int64_t larger_set(const struct dtr_trainer *trainer)
+{
+    int64_t validation = trainer->validation.count, test = trainer->test.count;
+    return validation > test ? validation : test;
+}
+
 static struct dtr_replica_config replica_config(const struct dtr_trainer *trainer)
 {
     const struct dtr_options *options = &trainer->options;
@@ -210,6 +216,7 @@ static struct dtr_replica_config replica_config(const struct dtr_trainer *traine
         .run = shard_run(trainer),
         .slice = options->batch_size / options->shards,
         .samples = &trainer->train,
+        .largest_set = larger_set(trainer),
         .seed = (uint64_t)options->seed,
         .kernels = (enum dtr_kernel_choice)options->kernels,
         .isa = trainer->isa,

@@ -38,7 +38,8 @@ struct dtr_replica_config {
     int64_t slice;                     /* samples a shard gives to a batch */
     const struct dtr_samples *samples; /* those of all batches, for a replica that keeps a copy
                                           where it computes; must outlive it; NULL: not known */
-    uint64_t seed;                     /* of dropout */
+    int64_t largest_set; /* samples that evaluate() is given at a time, at most; 0: not known */
+    uint64_t seed;       /* of dropout */
     enum dtr_kernel_choice kernels;
     enum dtr_isa isa; /* all ranks' must be the same, and no more than the CPU has */
     float momentum, weight_decay;

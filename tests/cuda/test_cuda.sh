@@ -52,6 +52,53 @@ check 'on the GPU' has 'backend cuda, fp32'
 reports >"$work/cuda"
 check 'as the CPU does' diff "$work/cpu" "$work/cuda"
 
+weights()
+{
+    grep '^Weights' "$out"
+}
+job 1 "$@" --precision fp32 --comm mpi
+reports >"$work/cuda"
+check 'the exchange trains as the CPU does' diff "$work/cpu" "$work/cuda"
+weights >"$work/one"
+job 1 "$@" --precision fp32 --comm nccl
+check 'NCCL with one rank' [ "$status" -eq 0 ]
+check 'gives the weights of the exchange' [ "$(weights)" = "$(cat "$work/one")" ]
+
+# Several ranks with a device each. The fake NCCL adds two ranks' gradients as the tree does.
+export DTRAIN_FAKE_DEVICES=4
+for ranks_and_seeds in '2 1 2' '4 3'; do
+    ranks=${ranks_and_seeds%% *}
+    job "$ranks" "$@" --precision fp32 --comm mpi
+    weights >"$work/several"
+    for seed in ${ranks_and_seeds#* }; do
+        DTRAIN_FAKE_SEED=$seed job "$ranks" "$@" --precision fp32 --watchdog 60
+        check "$ranks ranks train by NCCL" has '^Exchange: NCCL'
+        reports >"$work/cuda"
+        check "$ranks ranks report what the CPU does" diff "$work/cpu" "$work/cuda"
+        check "$ranks ranks give the weights of the exchange" \
+            [ "$(weights)" = "$(cat "$work/several")" ]
+    done
+done
+
+# Where a run ends early, what was given to the device is waited for.
+job 2 "$@" --precision fp32 --checkpoint-dir all --checkpoint-every 7
+weights >"$work/several"
+job 2 "$@" --precision fp32 --checkpoint-dir part --steps 17
+job 2 --resume part --steps 30 --data synthetic:200 --watchdog 0
+check 'a run goes on' has '^Resumed: part/ckpt-s000000017'
+check 'to the same weights' [ "$(weights)" = "$(cat "$work/several")" ]
+job 2 "$@" --precision fp32 --lr 1e6
+expect_failure 1 'the training has diverged'
+job 2 "$@" --precision fp32 --lr 1e6 --on-nan skip --steps 3
+check 'a batch can be skipped' [ "$status" -eq 0 ]
+
+job 2 "$@" --comm nccl --reduce tree
+expect_failure 69 '--comm nccl cannot be had: --reduce tree is for MPI'
+job 2 "$@" --comm nccl --backend cpu
+expect_failure 2 '--comm nccl cannot be had: the CPU computes here'
+export DTRAIN_FAKE_DEVICES=1
+job 2 "$@" --comm nccl --allow-gpu-sharing
+expect_failure 69 '--comm nccl cannot be had: ranks share GPUs'
 job 2 "$@" --precision fp32
 expect_failure 69 'it would share device 0'
 job 2 "$@" --precision fp32 --allow-gpu-sharing --checkpoint-dir ckpt
