@@ -30,6 +30,7 @@ static void read_versions(struct dtr_device_list *list)
     if (ncclGetVersion(&version) == ncclSuccess)
         snprintf(list->nccl, sizeof list->nccl, "%d.%d.%d", version / 10000, version / 100 % 100,
             version % 100);
+    cudaGetLastError(); /* nothing depends on these, and it would be found again by the next call */
 }
 
 static cudaError_t read_device(int number, int count, struct dtr_device *device_out)

@@ -80,11 +80,12 @@ static enum dtr_status capture(
     cudaError_t ended = cudaStreamEndCapture(replica->stream, &graph);
     if (error->status != DTR_OK)
         return error->status;
-    CUDA(ended);
+    if (ended != cudaSuccess)
+        return dtr_cuda_failed(error, ended, "cudaStreamEndCapture");
     cudaError_t made = cudaGraphInstantiate(&slot->graph, graph, 0);
-    cudaGraphDestroy(graph);
-    CUDA(made);
-    return DTR_OK;
+    if (cudaGraphDestroy(graph) != cudaSuccess)
+        cudaGetLastError(); /* no harm is done, but the next kernel would find it */
+    return made == cudaSuccess ? DTR_OK : dtr_cuda_failed(error, made, "cudaGraphInstantiate");
 }
 
 static enum dtr_status start_step(struct dtr_cuda_replica *replica, const struct dtr_batch *batch,
@@ -128,8 +129,7 @@ static enum dtr_status wait_for(
             return error->status;
         dtr_backoff_wait(&backoff);
     }
-    CUDA(state);
-    return DTR_OK;
+    return state == cudaSuccess ? DTR_OK : dtr_cuda_failed(error, state, "cudaEventQuery");
 }
 
 static void device_finish_step(struct dtr_replica *base, struct dtr_step_result *result_out)
@@ -186,8 +186,7 @@ static enum dtr_status mark_decayed(struct dtr_cuda_replica *replica, struct dtr
     cudaError_t copied = cudaMemcpy(
         replica->on_device.decayed, decayed, (size_t)groups, cudaMemcpyHostToDevice);
     free(decayed);
-    CUDA(copied);
-    return DTR_OK;
+    return copied == cudaSuccess ? DTR_OK : dtr_cuda_failed(error, copied, "cudaMemcpy");
 }
 
 enum dtr_status dtr_cuda_device_steps_create(

@@ -157,22 +157,24 @@ static const char *reason_for_host(
     return NULL;
 }
 
-static enum dtr_status open_collective(
-    struct dtr_backend *backend, double limit_s, struct dtr_error *error)
+static enum dtr_status open_collective(struct dtr_backend *backend, double limit_s)
 {
     struct dtr_world *world = backend->world;
+    struct dtr_error error = DTR_ERROR_NONE;
     struct dtr_collective_name name = {{0}};
     if (world->rank == 0)
-        backend->plugin->collective_name(&name, error);
-    if (dtr_world_agree(world, error) != DTR_OK)
-        return error->status;
+        backend->plugin->collective_name(&name, &error);
+    enum dtr_status status = dtr_world_agree(world, &error);
+    if (status != DTR_OK)
+        return status;
     dtr_world_broadcast(world, &name, sizeof name);
     struct dtr_collective_config config = {.name = &name,
         .device = backend->places[world->rank].number,
         .rank = world->rank,
         .size = world->size,
         .limit_s = limit_s};
-    return backend->plugin->collective_open(&config, &backend->collective, error);
+    backend->plugin->collective_open(&config, &backend->collective, &error);
+    return dtr_world_agree(world, &error);
 }
 
 enum dtr_status dtr_backend_connect(struct dtr_backend *backend, const struct dtr_options *options)
@@ -183,14 +185,12 @@ enum dtr_status dtr_backend_connect(struct dtr_backend *backend, const struct dt
     bool named = options->comm == DTR_COMM_NCCL;
     backend->trains = reason == NULL && options->comm != DTR_COMM_MPI;
     if (named && reason != NULL)
-        dtr_error_set(&error, backend->plugin == NULL ? DTR_USAGE : DTR_LAUNCH,
-            "--comm nccl cannot be had: %s", reason);
+        dtr_error_set(&error, DTR_LAUNCH, "--comm nccl cannot be had: %s%s%s", reason,
+            backend->why_not[0] != '\0' ? ": " : "", backend->why_not);
     enum dtr_status status = dtr_world_agree(backend->world, &error);
     if (status != DTR_OK || !backend->trains || (backend->world->size == 1 && !named))
         return status;
-    double limit_s = options->watchdog > 0 ? (double)options->watchdog : LIMIT_S;
-    open_collective(backend, limit_s, &error);
-    return dtr_world_agree(backend->world, &error);
+    return open_collective(backend, options->watchdog > 0 ? (double)options->watchdog : LIMIT_S);
 }
 
 void dtr_backend_free(struct dtr_backend *backend)

@@ -95,7 +95,7 @@ check 'a batch can be skipped' [ "$status" -eq 0 ]
 job 2 "$@" --comm nccl --reduce tree
 expect_failure 69 '--comm nccl cannot be had: --reduce tree is for MPI'
 job 2 "$@" --comm nccl --backend cpu
-expect_failure 2 '--comm nccl cannot be had: the CPU computes here'
+expect_failure 69 '--comm nccl cannot be had: the CPU computes here'
 export DTRAIN_FAKE_DEVICES=1
 job 2 "$@" --comm nccl --allow-gpu-sharing
 expect_failure 69 '--comm nccl cannot be had: ranks share GPUs'

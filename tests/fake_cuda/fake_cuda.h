@@ -12,10 +12,11 @@
  *     DTRAIN_FAKE_SEED=N        of the scheduler
  *     DTRAIN_FAKE_DEVICES=N     how many devices; 0: none; nodriver: no driver either
  *     CUDA_VISIBLE_DEVICES      which of them
- *     DTRAIN_FAKE_FAULT=F:N[:C] call N of function F, from 1, fails with code C; async:N[:C]: work
- * N that runs on a device does, which is found at a synchronization DTRAIN_FAKE_COUNTS=FILE   gets
- * a line "function calls" per function at exit DTRAIN_FAKE_STRICT=1      exit with DTR_FAKE_EXIT if
- * there were mistakes or leaks
+ *     DTRAIN_FAKE_FAULT=F:N[:C] call N of function F, from 1, fails with code C. kernel:N[:C]:
+ *                               launch N; async:N[:C]: work N that runs on a device, which is
+ *                               found at a synchronization
+ *     DTRAIN_FAKE_COUNTS=FILE   gets a line "function calls" per function at exit
+ *     DTRAIN_FAKE_STRICT=1      exit with DTR_FAKE_EXIT if there were mistakes or leaks
  */
 #ifndef DTRAIN_FAKE_CUDA_H
 #define DTRAIN_FAKE_CUDA_H
@@ -69,7 +70,7 @@ void dtr_fake_exchange_set(const struct dtr_fake_exchange *exchange);
 #include <functional>
 
 /* A kernel: puts work on a stream, or into the graph that the stream captures. */
-void dtr_simt_enqueue(cudaStream_t stream, std::function<void()> work);
+cudaError_t dtr_simt_enqueue(cudaStream_t stream, std::function<void()> work);
 #endif
 
 #endif

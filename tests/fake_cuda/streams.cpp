@@ -314,11 +314,12 @@ void dtr_fake_seed(uint64_t seed)
     seeded = true;
 }
 
-void dtr_simt_enqueue(cudaStream_t stream, std::function<void()> work)
+cudaError_t dtr_simt_enqueue(cudaStream_t stream, std::function<void()> work)
 {
     std::lock_guard<std::recursive_mutex> guard(lock());
     cudaError_t status = enter("kernel");
     leave(status ? status : enqueue(stream, std::move(work)));
+    return cudaGetLastError();
 }
 
 cudaError_t cudaStreamCreate(cudaStream_t *stream_out)

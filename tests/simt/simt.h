@@ -42,8 +42,8 @@ static const int warpSize = 32;
 extern "C" void dtr_simt_set_schedule(const char *schedule);
 
 /* How a kernel gets to a stream: to be provided by whoever stands for the CUDA runtime, which calls
- * `work` when the stream comes to it. */
-void dtr_simt_enqueue(cudaStream_t stream, std::function<void()> work);
+ * `work` when the stream comes to it. What a launch gives: cudaSuccess, or why it could not be. */
+cudaError_t dtr_simt_enqueue(cudaStream_t stream, std::function<void()> work);
 
 /* Ends the process unless a device would take such a launch. */
 void dtr_simt_check(const char *kernel, dim3 grid, dim3 block, size_t shared_bytes);
@@ -77,10 +77,9 @@ cudaError_t dtr_simt_launch(const char *name, void (*kernel)(Parameters...), dim
 {
     dtr_simt_check(name, grid, block, shared_bytes);
     dtr_simt_call<Parameters...> call{kernel, {std::forward<Arguments>(arguments)...}};
-    dtr_simt_enqueue(stream, [=] {
+    return dtr_simt_enqueue(stream, [=] {
         dtr_simt_run(name, grid, block, shared_bytes, dtr_simt_call<Parameters...>::body, &call);
     });
-    return cudaSuccess;
 }
 
 #include "simt_device.h"
