@@ -31,17 +31,25 @@ static void end_test(void *context, const struct dtr_error *error)
     ck_abort_msg("%s", error->message);
 }
 
-static struct dtr_replica *cuda_replica(const struct problem *problem, enum dtr_precision precision)
+/* `resident`: with the training set on the device; `trains`: takes whole steps there. */
+struct kind {
+    enum dtr_precision precision;
+    bool trains, resident;
+};
+
+static struct dtr_replica *cuda_replica(const struct problem *problem, struct kind kind)
 {
     struct dtr_error error = DTR_ERROR_NONE;
     struct dtr_replica *replica;
     struct dtr_replica_config config = {.model = problem->model,
         .run = {0, problem->shards, problem->shards},
         .slice = problem->slice,
+        .samples = kind.resident ? &problem->samples : NULL,
         .seed = 11,
         .momentum = 0.9F,
         .weight_decay = 5e-4F};
-    struct dtr_device_config device = {.precision = precision, .fail = end_test};
+    struct dtr_device_config device = {
+        .precision = kind.precision, .trains = kind.trains, .fail = end_test};
     dtr_cuda_replica_compile(&config, &device, &replica, &error);
     ck_assert_msg(error.status == DTR_OK, "%s", error.message);
     replica->ops->set(replica, problem->weights);
@@ -71,7 +79,7 @@ static void compare(int network, enum dtr_precision precision, double least, dou
     struct problem problem = problem_create(networks[network], SAMPLES, SHARDS, SLICE);
     struct dtr_loader *loader = problem_loader(&problem, 0, SHARDS);
     struct dtr_replica *plain = problem_replica(&problem, 0, SHARDS, 1, DTR_KERNELS_REFERENCE);
-    struct dtr_replica *cuda = cuda_replica(&problem, precision);
+    struct dtr_replica *cuda = cuda_replica(&problem, (struct kind){.precision = precision});
     double largest = 0;
     float *weights = malloc((size_t)problem.model->slab_count * sizeof *weights);
     for (int64_t number = 0; number < 6; number++) {
@@ -125,6 +133,98 @@ START_TEST(test_rounds_factors)
 }
 END_TEST
 
+/* What a training leaves, and what it said on its way. */
+struct outcome {
+    float *weights, *momenta;
+    double loss;
+    int64_t errors, wrong;
+};
+
+static void note(struct outcome *outcome, const struct dtr_step_result *result)
+{
+    outcome->loss += result->loss.sums[0];
+    outcome->errors += result->errors;
+}
+
+static void outcome_free(struct outcome *outcome)
+{
+    free(outcome->weights);
+    free(outcome->momenta);
+}
+
+/* Twenty steps, given as far ahead as may be; in the middle everything is waited for, once the
+ * parameters are set anew. */
+static struct outcome train(const struct problem *problem, struct kind kind)
+{
+    enum { STEPS = 20, PAUSE = 12 };
+    size_t bytes = (size_t)problem->model->slab_count * sizeof(float);
+    struct dtr_loader *loader = problem_loader(problem, 0, SHARDS);
+    struct dtr_replica *replica = cuda_replica(problem, kind);
+    const struct dtr_replica_ops *ops = replica->ops;
+    struct outcome outcome = {.weights = malloc(bytes), .momenta = malloc(bytes)};
+    struct dtr_step_result result;
+    int64_t ahead = 0;
+    for (int64_t number = 0; number < STEPS; number++) {
+        if (kind.trains && ahead == DTR_STEPS_AHEAD) {
+            ops->finish_step(replica, &result);
+            note(&outcome, &result);
+            ahead--;
+        }
+        if (kind.trains) {
+            ops->start_step(replica, dtr_loader_step(loader, number), 0.02F);
+            ahead++;
+        } else {
+            result = step(replica, loader, number);
+            apply(replica, problem);
+            note(&outcome, &result);
+        }
+        for (; number % PAUSE == PAUSE - 1 && ahead > 0; ahead--) {
+            ops->finish_step(replica, &result);
+            note(&outcome, &result);
+        }
+        if (number % PAUSE == PAUSE - 1) {
+            ops->get(replica, outcome.weights);
+            outcome.weights[0] += 1;
+            ops->set(replica, outcome.weights);
+            ops->forward(replica, dtr_loader_step(loader, number), &result);
+            note(&outcome, &result);
+        }
+    }
+    for (; ahead > 0; ahead--) {
+        ops->finish_step(replica, &result);
+        note(&outcome, &result);
+    }
+    outcome.wrong = ops->evaluate(replica, &problem->samples);
+    ops->get(replica, outcome.weights);
+    memcpy(outcome.momenta, ops->momenta(replica), bytes);
+    ops->destroy(replica);
+    dtr_loader_free(loader);
+    ck_assert_int_eq(dtr_fake_leaks(), 0);
+    ck_assert_msg(dtr_fake_mistakes() == 0, "%s", dtr_fake_last_mistake());
+    return outcome;
+}
+
+/* Whole steps on the device have the bits of steps that the host updates after. */
+START_TEST(test_trains_on_the_device)
+{
+    struct problem problem = problem_create(networks[_i], SAMPLES, SHARDS, SLICE);
+    size_t bytes = (size_t)problem.model->slab_count * sizeof(float);
+    struct outcome expected = train(&problem, (struct kind){DTR_FP32, false, false});
+    for (unsigned seed = 1; seed <= 6; seed++) {
+        dtr_fake_seed(seed);
+        struct outcome found = train(&problem, (struct kind){DTR_FP32, seed > 1, seed % 2});
+        ck_assert_mem_eq(found.weights, expected.weights, bytes);
+        ck_assert_mem_eq(found.momenta, expected.momenta, bytes);
+        ck_assert_double_eq(found.loss, expected.loss);
+        ck_assert_int_eq(found.errors, expected.errors);
+        ck_assert_int_eq(found.wrong, expected.wrong);
+        outcome_free(&found);
+    }
+    outcome_free(&expected);
+    problem_free(&problem);
+}
+END_TEST
+
 /* In whatever order what may overlap runs. */
 START_TEST(test_schedules_do_not_change_the_bits)
 {
@@ -137,7 +237,7 @@ START_TEST(test_schedules_do_not_change_the_bits)
         dtr_fake_seed(seed);
         snprintf(schedule, sizeof schedule, "%u", seed);
         dtr_simt_set_schedule(seed == 1 ? "forward" : seed == 2 ? "reverse" : schedule);
-        struct dtr_replica *replica = cuda_replica(&problem, DTR_TF32);
+        struct dtr_replica *replica = cuda_replica(&problem, (struct kind){.precision = DTR_TF32});
         for (int64_t number = 0; number < 3; number++) {
             step(replica, loader, number);
             apply(replica, &problem);
@@ -163,6 +263,7 @@ static Suite *make_suite(void)
     tcase_set_timeout(cases, 120);
     tcase_add_loop_test(cases, test_computes_what_the_reference_computes, 0, NETWORKS);
     tcase_add_loop_test(cases, test_rounds_factors, 0, NETWORKS);
+    tcase_add_loop_test(cases, test_trains_on_the_device, 0, NETWORKS);
     tcase_add_test(cases, test_schedules_do_not_change_the_bits);
     suite_add_tcase(suite, cases);
     return suite;
