@@ -45,6 +45,7 @@ static struct dtr_replica *cuda_replica(const struct problem *problem, struct ki
         .run = {0, problem->shards, problem->shards},
         .slice = problem->slice,
         .samples = kind.resident ? &problem->samples : NULL,
+        .largest_set = 8, /* fewer than there are: an evaluation takes several blocks */
         .seed = 11,
         .momentum = 0.9F,
         .weight_decay = 5e-4F};
@@ -152,8 +153,8 @@ static void outcome_free(struct outcome *outcome)
     free(outcome->momenta);
 }
 
-/* Twenty steps, given as far ahead as may be; in the middle everything is waited for, once the
- * parameters are set anew. */
+/* Twenty steps, given as far ahead as may be; in the middle everything is waited for, and
+ * parameters and momenta are set anew. */
 static struct outcome train(const struct problem *problem, struct kind kind)
 {
     enum { STEPS = 20, PAUSE = 12 };
@@ -186,6 +187,7 @@ static struct outcome train(const struct problem *problem, struct kind kind)
             ops->get(replica, outcome.weights);
             outcome.weights[0] += 1;
             ops->set(replica, outcome.weights);
+            ops->momenta(replica)[0] += 1;
             ops->forward(replica, dtr_loader_step(loader, number), &result);
             note(&outcome, &result);
         }
