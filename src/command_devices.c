@@ -29,6 +29,17 @@ static void print_versions(const struct dtr_device_list *list)
         list->driver[0] != '\0' ? list->driver : "none", list->nccl);
 }
 
+/* What a training on this host would use without being told. */
+static void print_choice(const struct dtr_device_list *list)
+{
+    if (list->count == 0)
+        dtr_print("--backend auto: the CPU\n");
+    else
+        dtr_print("--backend auto: GPUs, %s, on up to %d rank%s of this host; --comm auto: NCCL\n",
+            list->devices[0].major >= 8 ? "tf32" : "fp32", list->count,
+            list->count == 1 ? "" : "s");
+}
+
 int dtr_command_devices(void)
 {
     const struct dtr_plugin *plugin;
@@ -44,5 +55,6 @@ int dtr_command_devices(void)
         print_device(&list, i);
     if (error.status != DTR_OK)
         dtr_print("GPU: %s\n", error.message);
+    print_choice(&list);
     return DTR_OK;
 }

@@ -123,6 +123,19 @@ static void print_devices(const struct dtr_trainer *trainer)
     }
 }
 
+/* Slurm's --gpus-per-task hides the GPUs of a host from the other ranks. */
+static void print_hidden_devices(const struct dtr_trainer *trainer)
+{
+    const struct dtr_backend *backend = trainer->backend;
+    bool hidden = backend->collective != NULL && trainer->world->node_size > 1;
+    for (int i = 0; hidden && i < trainer->world->size; i++)
+        hidden = backend->places[i].seen == 1;
+    if (hidden)
+        dtr_print("Note: each rank sees one GPU alone (--gpus-per-task?), which may keep NCCL from "
+                  "the others' memory; --gres=gpu:%d shows all GPUs to all ranks\n",
+            trainer->world->node_size);
+}
+
 /* Which other runs end with the same hash of the weights. */
 static void print_promise(const struct dtr_trainer *trainer, const struct dtr_options *given)
 {
@@ -153,6 +166,7 @@ void dtr_trainer_print_plan(struct dtr_trainer *trainer, const struct dtr_option
         (long long)trainer->validation_count, (long long)trainer->test_count);
     print_model(trainer);
     print_devices(trainer);
+    print_hidden_devices(trainer);
     print_resumed(trainer);
     print_schedule(trainer);
     print_options(given);

@@ -45,6 +45,7 @@ export DTRAIN_PLUGIN="$plugin" DTRAIN_FAKE_STRICT=1
 status=0
 "$dtrain" info --devices >"$out" || status=$?
 check 'info lists the device' has '^Device 0: .*, [0-9.]+ GiB, compute capability 9.0'
+check 'and says what auto chooses' has '^--backend auto: GPUs, tf32, on up to 1 rank of this host'
 
 job 1 "$@" --precision fp32
 check 'the GPU trains' [ "$status" -eq 0 ]
@@ -79,6 +80,20 @@ for ranks_and_seeds in '2 1 2' '4 3'; do
             [ "$(weights)" = "$(cat "$work/several")" ]
     done
 done
+
+# As Slurm's --gpus-per-task has it: a GPU each, which is device 0 to all.
+cat >"$work/own" <<SCRIPT
+#!/bin/sh
+export CUDA_VISIBLE_DEVICES=\${OMPI_COMM_WORLD_RANK:-\$PMIX_RANK}
+exec "$dtrain" "\$@"
+SCRIPT
+chmod +x "$work/own"
+program=$dtrain
+dtrain=$work/own
+job 2 "$@" --precision fp32 --dry-run
+dtrain=$program
+check 'ranks see a GPU each' has '^GPU of rank 1: .*, device 0 of 1 on'
+check 'which is worth a note' has '^Note: each rank sees one GPU alone'
 
 # Where a run ends early, what was given to the device is waited for.
 job 2 "$@" --precision fp32 --checkpoint-dir all --checkpoint-every 7
