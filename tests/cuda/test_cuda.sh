@@ -26,6 +26,8 @@ reports()
     grep -E '^(Minibatch|Validation|Test)' "$out"
 }
 
+check 'the program itself needs no CUDA' [ -z "$(ldd "$dtrain" | grep -iE 'cuda|nccl|cublas')" ]
+
 # Without a GPU.
 set -- --data synthetic:200 --model net --validation-size 20 --batch-size 8 --steps 30 --eval-every 10 \
     --checkpoint-dir none --watchdog 0
@@ -102,6 +104,24 @@ job 2 "$@" --precision fp32 --checkpoint-dir part --steps 17
 job 2 --resume part --steps 30 --data synthetic:200 --watchdog 0
 check 'a run goes on' has '^Resumed: part/ckpt-s000000017'
 check 'to the same weights' [ "$(weights)" = "$(cat "$work/several")" ]
+# By a signal, too: rank 1's, after some steps.
+cat >"$work/signal_rank_1" <<SCRIPT
+#!/bin/sh
+if [ "\${OMPI_COMM_WORLD_RANK:-\$PMIX_RANK}" -eq 1 ]; then
+    { sleep 1; while kill -USR1 \$\$; do sleep 1; done; } 2>/dev/null >/dev/null &
+fi
+exec "$dtrain" "\$@"
+SCRIPT
+chmod +x "$work/signal_rank_1"
+dtrain=$work/signal_rank_1
+job 2 "$@" --precision fp32 --checkpoint-dir stopped --steps 10000 --eval-every 5000
+dtrain=$program
+check 'a signal ends it with a checkpoint' [ "$status" -eq 75 ]
+stopped=$(sed -n 's/^Stopped by SIGUSR1 after \([0-9]*\) of .*/\1/p' "$out")
+weights >"$work/several"
+check 'in the middle' [ "${stopped:-0}" -gt 0 ]
+job 2 "$@" --precision fp32 --comm mpi --steps "${stopped:-1}" --eval-every 5000
+check 'which holds the steps that it says' [ "$(weights)" = "$(cat "$work/several")" ]
 job 2 "$@" --precision fp32 --lr 1e6
 expect_failure 1 'the training has diverged'
 job 2 "$@" --precision fp32 --lr 1e6 --on-nan skip --steps 3
