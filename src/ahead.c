@@ -71,7 +71,7 @@ static void combine(struct dtr_trainer *trainer)
 {
     struct dtr_ahead *ahead = trainer->ahead;
     take_up(trainer);
-    ahead->sum.stop = dtr_trainer_reason_to_stop(trainer, trainer->report_s);
+    ahead->sum.stop = ahead->stop;
     dtr_world_start_control(trainer->world, &ahead->sum);
     ahead->combining = true;
     ahead->combining_samples = ahead->samples;
@@ -91,13 +91,14 @@ static void finish_all(struct dtr_trainer *trainer)
 }
 
 struct dtr_batch_report dtr_ahead_step(
-    struct dtr_trainer *trainer, const struct dtr_batch *batch, bool due)
+    struct dtr_trainer *trainer, const struct dtr_batch *batch, int64_t stop, bool due)
 {
     struct dtr_ahead *ahead = trainer->ahead;
     double rate = dtr_schedule_rate(&trainer->schedule, batch->step);
     if (ahead->given - ahead->heard == ahead->most)
         hear(trainer);
     dtr_pulse_phase(DTR_PHASE_FORWARD);
+    ahead->stop = stop;
     ahead->real[ahead->given % DTR_STEPS_AHEAD] = batch->real;
     ahead->last.step = batch->step;
     ahead->last.samples = batch->real;

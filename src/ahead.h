@@ -16,6 +16,7 @@ struct dtr_ahead {
     struct dtr_control sum;        /* of this rank's steps that have been heard of, but are not
                                       combined yet */
     int64_t steps, samples;        /* how many these are, and everyone's samples in them */
+    int64_t stop;                  /* this rank's reason to end, 0 for none */
     bool combining;
     int64_t combining_samples;
     struct dtr_batch_report last; /* what was combined last */
@@ -23,13 +24,11 @@ struct dtr_ahead {
 
 enum dtr_status dtr_ahead_create(struct dtr_trainer *trainer, struct dtr_error *error);
 
-/* Gives a step. Returns what is known by now: mean loss and errors of some steps before it, with
- * this step's samples and rate. `due`: the step is waited for, and nothing is under way afterwards,
- * nor is it when trainer->stop is set; parameters and momenta are where others look for them. */
+/* Gives a step; `stop` is this rank's reason to end after it (stop.h), 0 for none. Returns what is
+ * known by now: mean loss and errors of some steps before it, with this step's samples and rate.
+ * `due`: the step is waited for, and nothing is under way afterwards, nor is it when trainer->stop
+ * is set; parameters and momenta are where others look for them. */
 struct dtr_batch_report dtr_ahead_step(
-    struct dtr_trainer *trainer, const struct dtr_batch *batch, bool due);
-
-/* This rank's reason to end, of trainer.c. */
-int64_t dtr_trainer_reason_to_stop(const struct dtr_trainer *trainer, double next_s);
+    struct dtr_trainer *trainer, const struct dtr_batch *batch, int64_t stop, bool due);
 
 #endif

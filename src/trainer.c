@@ -19,7 +19,7 @@ static const double MARGIN_S = 1;
 
 /* This rank's reason to end before something that takes so long, 0 for none. Rank 0 has an eye on
  * the clock. */
-int64_t dtr_trainer_reason_to_stop(const struct dtr_trainer *trainer, double next_s)
+static int64_t reason_to_stop(const struct dtr_trainer *trainer, double next_s)
 {
     double left_s = trainer->deadline_s - dtr_clock_s();
     double needed_s = 2 * trainer->checkpoint_s + next_s + MARGIN_S;
@@ -34,7 +34,7 @@ static void start_combining(struct dtr_trainer *trainer, const struct dtr_step_r
 {
     struct dtr_control control = {.loss = mine->loss,
         .errors = mine->errors,
-        .stop = dtr_trainer_reason_to_stop(trainer, trainer->report_s)};
+        .stop = reason_to_stop(trainer, trainer->report_s)};
     dtr_world_start_control(trainer->world, &control);
 }
 
@@ -75,7 +75,7 @@ static struct dtr_batch_report train_step(struct dtr_trainer *trainer, int64_t s
     dtr_pulse_phase(DTR_PHASE_DATA);
     const struct dtr_batch *batch = dtr_loader_step(trainer->loader, step);
     if (trainer->ahead != NULL)
-        return dtr_ahead_step(trainer, batch, due);
+        return dtr_ahead_step(trainer, batch, reason_to_stop(trainer, trainer->report_s), due);
 
     dtr_pulse_phase(DTR_PHASE_FORWARD);
     struct dtr_step_result mine;
@@ -124,7 +124,7 @@ static double longer(double a_s, double b_s)
 
 static int64_t reason_to_interrupt(void *trainer)
 {
-    return dtr_trainer_reason_to_stop(trainer, 0);
+    return reason_to_stop(trainer, 0);
 }
 
 /* The misclassified share of a set, unless the training is stopped meanwhile. */
