@@ -5,6 +5,8 @@
  */
 #include "launch.h"
 
+#include "dtrain/world.h"
+
 #include <stdlib.h>
 
 /* Innermost first: mpirun inside a Slurm step sets its own variables on top of Slurm's. */
@@ -47,6 +49,11 @@ enum dtr_status dtr_launch_check(int mpi_size, const char *library, struct dtr_e
             continue;
         if (mpi_size > 1 || size == 1)
             return DTR_OK;
+        if (!dtr_world_has_mpi)
+            return dtr_error_set(error, DTR_LAUNCH,
+                "%s started %d processes (%s), but this dtrain was built without MPI, so each is "
+                "rank 0 of 1; start one process, or build dtrain where there is an MPI library",
+                launchers[i].name, size, launchers[i].size);
         return dtr_error_set(error, DTR_LAUNCH,
             "%s started %d processes (%s), but MPI (%s) sees each as rank 0 of 1; %s",
             launchers[i].name, size, launchers[i].size, library, launchers[i].fix);

@@ -15,6 +15,8 @@
 #include <string.h>
 #include <unistd.h>
 
+const bool dtr_world_has_mpi = MPI_VERSION > 0;
+
 void dtr_comm_check(struct dtr_world *world, int code, const char *call)
 {
     if (code == MPI_SUCCESS)

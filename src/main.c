@@ -5,6 +5,7 @@
 #include "dtrain/log.h"
 #include "dtrain/pulse.h"
 #include "dtrain/watchdog.h"
+#include "dtrain/world.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -79,7 +80,8 @@ static bool answer(const char *option)
     if (out != NULL && table)
         dtr_options_markdown(out);
     if (out != NULL && version)
-        fprintf(out, "dtrain %s\n", DTRAIN_VERSION);
+        fprintf(out, "dtrain %s%s\n", DTRAIN_VERSION,
+            dtr_world_has_mpi ? "" : " (no MPI: a job has one rank)");
     return help || table || version;
 }
 

@@ -86,7 +86,8 @@ program='include src mpi cuda'
         "$(include 'hdf5(_hl)?\.h|H5[A-Za-z]*\.h')" \
         'src/checkpoint/hdf5|src/export|src/data/dataset_hdf5' $program
     rule 'zlib is for IDX data sets' "$(include 'zlib\.h')" 'src/data/dataset_idx\.c' $program
-    rule 'only mpi/world.c ends all processes' "$(call MPI_Abort)" 'mpi/world\.c' $program
+    rule 'only mpi/world.c ends all processes' \
+        "$(call MPI_Abort)" 'mpi/(world\.c|one_rank/mpi\.[ch])' $program
     rule 'only src/main.c and mpi/world.c end the process' \
         "$(call 'exit|_exit|_Exit|quick_exit')" 'src/main\.c|mpi/world\.c' src mpi
     rule 'models, kernels, data and checkpoints know no ranks' \

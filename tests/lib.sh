@@ -1,7 +1,8 @@
 # lib.sh: what the shell tests share. Sourced after setting `dtrain` to the program.
 #
 #   job RANKS OPTION...          dtrain under mpirun, or alone; output in $out, errors in $err, status
-#                                in $status
+#                                in $status. Without MPI there is one rank, with the same bits
+#   $several                     empty without MPI: what needs several ranks is left out
 #   expect_failure STATUS TEXT   the last job ended so, with one line of its own that holds TEXT
 #   check TEXT CONDITION...      counts a check; CONDITION is a command
 #   finish                       prints the counts, ends the test
@@ -15,6 +16,9 @@ export ASAN_OPTIONS=detect_leaks=0
 # The program is started from another folder.
 # shellcheck disable=SC2154 # dtrain is set by whoever sources this
 dtrain=$(CDPATH='' cd -- "$(dirname -- "$dtrain")" && pwd)/$(basename -- "$dtrain")
+
+several=yes
+"$dtrain" --version | grep -qv 'no MPI' || several=
 
 work=$(mktemp -d)
 trap 'chmod -R u+rwx "$work"; rm -rf "$work"' EXIT
@@ -46,7 +50,7 @@ job()
     last="$ranks ranks: $*"
     status=0
     launcher="mpirun --bind-to none -n $ranks"
-    [ "$ranks" -gt 1 ] || launcher=
+    [ "$ranks" -gt 1 ] && [ -n "$several" ] || launcher=
     # shellcheck disable=SC2086 # a list
     (cd "$work" && timeout -s KILL 120 $launcher "$dtrain" "$@") </dev/null >"$out" 2>"$err" ||
         status=$?

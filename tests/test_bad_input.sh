@@ -1,6 +1,6 @@
 #!/bin/sh
 # test_bad_input.sh DTRAIN: whatever is wrong, there is one clear line, the right exit status and no
-# hang, on 1 and 3 ranks.
+# hang, on 1 and 3 ranks (1 alone without MPI).
 set -eu
 dtrain=$1
 # shellcheck source=tests/lib.sh
@@ -23,7 +23,7 @@ printf 'input 4 4 1\nconv 3 3x3 relu\ndense 10\n' >"$work/net"
 make_data "$work/good"
 tiny="--model net --validation-size 8 --checkpoint-dir none --epochs 1"
 
-for ranks in 1 3; do
+for ranks in 1 ${several:+3}; do
     # shellcheck disable=SC2086 # options are a list
     {
         job $ranks --data good $tiny
@@ -115,14 +115,6 @@ for ranks in 1 3; do
     }
 done
 
-# More ranks than there are samples in a batch, shards, or training samples.
-job 3 --batch-size 2 --data synthetic:100
-expect_failure 2 'at least one sample'
-job 3 --shards 2 --data synthetic:100
-expect_failure 2 'shard'
-job 3 --data synthetic:2 --validation-size 0
-expect_failure 2 'shards'
-
 # A file that only root may read; root reads it, so there is nothing to see then.
 if [ "$(id -u)" -ne 0 ]; then
     rm -rf "$work/bad" && make_data "$work/bad"
@@ -131,6 +123,26 @@ if [ "$(id -u)" -ne 0 ]; then
     job 1 --data bad $tiny
     expect_failure 65 'Permission denied'
 fi
+
+# Started by another launcher than MPI's own: each process would be rank 0 of 1.
+for launcher in 'OMPI_COMM_WORLD_SIZE=4' 'PMI_SIZE=4' 'SLURM_STEP_NUM_TASKS=4'; do
+    last=$launcher
+    status=0
+    (cd "$work" && env "$launcher" timeout 60 "$dtrain" --data synthetic:100) \
+        </dev/null >"$out" 2>"$err" || status=$?
+    expect_failure 69 'rank 0 of 1'
+done
+
+# What needs several ranks.
+[ -n "$several" ] || finish
+
+# More ranks than there are samples in a batch, shards, or training samples.
+job 3 --batch-size 2 --data synthetic:100
+expect_failure 2 'at least one sample'
+job 3 --shards 2 --data synthetic:100
+expect_failure 2 'shard'
+job 3 --data synthetic:2 --validation-size 0
+expect_failure 2 'shards'
 
 # One rank of three fails alone, in each phase: all end, with its line once.
 # (By a script that knows its rank: mpirun of Open MPI 5.0.7 crashes on "-n 1 ONE : -n 2 OTHER".)
@@ -184,14 +196,6 @@ kill -KILL "$killed"
 wait $job || status=$?
 check 'a killed rank ends the job' [ "$status" -eq 137 ]
 
-# Started by another launcher than MPI's own: each process would be rank 0 of 1.
-for launcher in 'OMPI_COMM_WORLD_SIZE=4' 'PMI_SIZE=4' 'SLURM_STEP_NUM_TASKS=4'; do
-    last=$launcher
-    status=0
-    (cd "$work" && env "$launcher" timeout 60 "$dtrain" --data synthetic:100) \
-        </dev/null >"$out" 2>"$err" || status=$?
-    expect_failure 69 'rank 0 of 1'
-done
 # Innermost wins: mpirun -n 1 inside of a Slurm step of two tasks is fine.
 last='mpirun -n 1 in a Slurm step of 2' status=0
 # shellcheck disable=SC2086

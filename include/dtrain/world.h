@@ -22,18 +22,21 @@ struct dtr_world {
     int node_rank, node_size; /* among the ranks that share this host's memory */
     int nodes;
     char host[64];
-    char library[96]; /* "Open MPI v4.1.4" */
+    char library[96]; /* "Open MPI v4.1.4", "no MPI" */
     double cores;     /* this rank's fair share of the cores in its affinity mask: a core that k
                          ranks of the node may use counts 1/k */
     struct dtr_comm *comm; /* the MPI handles, private to mpi/ */
 };
 
+/* Whether there is an MPI library; without one (-Dmpi=disabled) a job has one rank. */
+extern const bool dtr_world_has_mpi;
+
 /* The rank that the launcher's environment gives this process before MPI is up; 0 if unknown. */
 int dtr_launcher_rank(void);
 
-/* Starts MPI. DTR_LAUNCH with the likely fix when MPI's size is 1 although the innermost launcher
- * started more processes: each would believe to be rank 0 of 1. Then MPI is shut down already, and
- * every process sees the error. */
+/* Starts MPI. DTR_LAUNCH with the likely fix when MPI's size is 1, or there is no MPI, although the
+ * innermost launcher started more processes: each would believe to be rank 0 of 1. Then MPI is shut
+ * down already, and every process sees the error. */
 enum dtr_status dtr_world_start(
     int *argc, char ***argv, struct dtr_world **world_out, struct dtr_error *error);
 
