@@ -79,7 +79,7 @@ program='include src mpi cuda'
 # shellcheck disable=SC2086 # lists of folders
 {
     rule 'mpi.h is for mpi/, its tests and benchmarks' \
-        "$(include 'mpi\.h')" 'mpi/|tests/(test_)?mpi_|bench/' $all
+        "$(include 'mpi\.h')" 'mpi/|tests/(cuda/|test_)?mpi_|bench/' $all
     rule 'CUDA and NCCL are for cuda/' \
         "$(include '(cuda|cublas|cudnn|nccl|nvml|nvtx)[A-Za-z0-9_]*\.h')" 'cuda/|tests/(cuda|fake_cuda|simt)/' $all
     rule 'HDF5 is for checkpoints, exports and data sets' \

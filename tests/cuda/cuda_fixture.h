@@ -1,14 +1,15 @@
 /*
- * What tests of CUDA kernels on the CPU (tests/simt/) share: random numbers with a printed seed
- * (DTRAIN_TEST_SEED repeats one), and arrays between guards. Outputs hold a NaN that no kernel
- * makes until they are written; what surrounds any array is that NaN too, so who reads it, spreads
- * it.
+ * What tests of CUDA kernels, on the CPU or on a GPU (machine.h), share: random numbers with a
+ * printed seed (DTRAIN_TEST_SEED repeats one), and arrays between guards. Outputs hold a NaN that
+ * no kernel makes until they are written; what surrounds any array is that NaN too, so who reads
+ * it, spreads it.
  */
 #ifndef DTRAIN_TESTS_CUDA_FIXTURE_H
 #define DTRAIN_TESTS_CUDA_FIXTURE_H
 
 #include "dtrain/random.h"
 #include "kernels.h"
+#include "machine.h"
 
 #include <check.h>
 #include <math.h>
@@ -17,7 +18,10 @@
 #include <string.h>
 #include <time.h>
 
-void dtr_simt_set_schedule(const char *schedule);
+#define CAN_RUN machine_is_there()
+
+/* Runs a kernel. */
+#define RUN(call) ck_assert_int_eq(machine_finish(call), cudaSuccess)
 
 static const char *const schedules[] = {"forward", "reverse", "1", "2"};
 enum { SCHEDULES = 4, GUARD = 64 };
@@ -40,7 +44,7 @@ static inline int64_t pick(struct dtr_random *random, int64_t first, int64_t las
 /* `size` bytes of 0xff between guards of 0xff: as float a NaN, as byte no number of a winner. */
 static inline void *guarded(int64_t size)
 {
-    uint8_t *memory = malloc((size_t)size + 2 * GUARD);
+    uint8_t *memory = machine_alloc((size_t)size + 2 * GUARD);
     ck_assert_ptr_nonnull(memory);
     memset(memory, 0xff, (size_t)size + 2 * GUARD);
     return memory + GUARD;
@@ -53,7 +57,7 @@ static inline float *floats(int64_t count)
 
 static inline void release(void *array)
 {
-    free((uint8_t *)array - GUARD);
+    machine_free((uint8_t *)array - GUARD);
 }
 
 /* Nothing beside the array was written. */

@@ -157,8 +157,9 @@ static void visit_kernel(
 /* From sums of magnitudes to bounds: `terms` additions and one rounding more. */
 static void bound_sums(const struct problem *p, struct truth truth, int64_t count, int64_t terms)
 {
+    double one = machine_rounding(p->conv.precision);
     for (int64_t i = 0; i < count; i++)
-        truth.bound[i] *= p->exact ? 0 : (double)(terms + 1) * 0x1p-24 * 1.01;
+        truth.bound[i] *= p->exact ? 0 : (double)(terms + 1) * one * 1.01;
 }
 
 static void check_close(const char *what, int64_t count, const float *got, struct truth truth)
@@ -226,12 +227,11 @@ static void test_forward(const struct problem *p)
     bound_sums(p, sums, p->full_count, c.kh * c.kw * c.in + 1);
     float *first = NULL;
     for (int i = 0; i < SCHEDULES; i++) {
-        dtr_simt_set_schedule(schedules[i]);
+        machine_order_threads(schedules[i]);
         float *dst = floats(p->dst_count);
         uint8_t *winners = guarded(p->dst_count);
-        ck_assert_int_eq(dtr_cuda_conv_forward(&c, p->src, p->kernel, p->bias, dst,
-                             c.pool && i != 1 ? winners : NULL, NULL),
-            cudaSuccess);
+        RUN(dtr_cuda_conv_forward(
+            &c, p->src, p->kernel, p->bias, dst, c.pool && i != 1 ? winners : NULL, NULL));
         check_guards(winners, p->dst_count);
         if (i == 0)
             check_forward(p, sums, first = dst, winners);
@@ -253,11 +253,10 @@ static void test_source(const struct problem *p)
     bound_sums(p, truth, p->src_count, c.kh * c.kw * c.out);
     float *first = NULL;
     for (int i = 0; i < SCHEDULES; i++) {
-        dtr_simt_set_schedule(schedules[i]);
+        machine_order_threads(schedules[i]);
         float *diff = floats(p->src_count);
-        ck_assert_int_eq(dtr_cuda_conv_backward_source(
-                             &c, p->kernel, p->dst, p->winners, p->diff_dst, diff, NULL),
-            cudaSuccess);
+        RUN(dtr_cuda_conv_backward_source(
+            &c, p->kernel, p->dst, p->winners, p->diff_dst, diff, NULL));
         check_close("diff_src", p->src_count, diff, truth);
         if (i == 0)
             first = diff;
@@ -281,12 +280,11 @@ static void test_parameters(const struct problem *p)
     bound_sums(p, bias, c.out, terms);
     float *first = NULL;
     for (int i = 0; i < SCHEDULES; i++) {
-        dtr_simt_set_schedule(schedules[i]);
+        machine_order_threads(schedules[i]);
         float *diff = floats(p->kernel_count), *diff_bias = floats(c.out);
         void *workspace = guarded(size);
-        ck_assert_int_eq(dtr_cuda_conv_backward_parameters(&c, p->src, p->dst, p->winners,
-                             p->diff_dst, workspace, diff, diff_bias, NULL),
-            cudaSuccess);
+        RUN(dtr_cuda_conv_backward_parameters(
+            &c, p->src, p->dst, p->winners, p->diff_dst, workspace, diff, diff_bias, NULL));
         check_guards(workspace, size);
         check_close("diff_kernel", p->kernel_count, diff, kernel);
         check_close("diff_bias", c.out, diff_bias, bias);

@@ -22,8 +22,7 @@ struct table {
 static struct table *table_make(
     struct dtr_random *random, int64_t n, int64_t image_count, int64_t classes, bool padding)
 {
-    struct table *t = malloc(sizeof *t);
-    ck_assert_ptr_nonnull(t);
+    struct table *t = guarded(sizeof *t);
     t->step = (struct dtr_cuda_step){.weight = (float)dtr_random_uniform(random),
         .rate = (float)dtr_random_uniform(random),
         .epoch = (uint32_t)pick(random, 0, 1000)};
@@ -50,7 +49,7 @@ static void table_free(struct table *t)
     release(t->labels);
     release(t->places);
     release(t->samples);
-    free(t);
+    release(t);
 }
 
 static float *random_floats(struct dtr_random *random, int64_t count)
@@ -72,12 +71,12 @@ START_TEST(gathers_and_advances)
 {
     struct dtr_random random = seeded(1);
     int64_t counts[] = {1, 27, 300};
-    dtr_simt_set_schedule(schedules[_i]);
+    machine_order_threads(schedules[_i]);
     for (int j = 0; j < 3; j++) {
         int64_t n = pick(&random, 1, 9), count = counts[j];
         struct table *t = table_make(&random, n, count, 10, true);
         float *dst = floats(n * count);
-        ck_assert_int_eq(dtr_cuda_gather(&t->batch, count, dst, NULL), cudaSuccess);
+        RUN(dtr_cuda_gather(&t->batch, count, dst, NULL));
         check_written(dst, n * count);
         for (int64_t i = 0; i < n * count; i++) {
             int64_t place = t->places[i / count];
@@ -117,11 +116,9 @@ static void check_activation(
     before[pick(random, 0, count - 1)] = NAN;
     float *values = copy_of(before, count), *diff = copy_of(diff_dst, count);
     float *diff_bias = floats(a->units);
-    ck_assert_int_eq(dtr_cuda_activate(a, &t->batch, bias ? b : NULL, values, NULL), cudaSuccess);
+    RUN(dtr_cuda_activate(a, &t->batch, bias ? b : NULL, values, NULL));
     check_written(values, count);
-    ck_assert_int_eq(
-        dtr_cuda_activate_backward(a, &t->batch, values, diff, bias ? diff_bias : NULL, NULL),
-        cudaSuccess);
+    RUN(dtr_cuda_activate_backward(a, &t->batch, values, diff, bias ? diff_bias : NULL, NULL));
     check_written(diff, count);
     check_guards(diff_bias, a->units * (int64_t)sizeof(float));
     for (int64_t u = 0; u < a->units; u++) {
@@ -157,7 +154,7 @@ START_TEST(activates)
 {
     struct dtr_random random = seeded(2);
     int64_t units[] = {1, 6, 33, 130};
-    dtr_simt_set_schedule(schedules[_i]);
+    machine_order_threads(schedules[_i]);
     for (int j = 0; j < 16; j++) {
         struct dtr_cuda_activation a = {.n = pick(&random, 1, 21),
             .units = units[j % 4],
@@ -230,18 +227,18 @@ START_TEST(computes_head)
         float *logits = random_logits(&random, t, classes, j % 2 == 0), *first = NULL;
         struct dtr_cuda_result first_result = {0};
         for (int i = 0; i < SCHEDULES; i++) {
-            struct dtr_cuda_result *losses = guarded(n * (int64_t)sizeof *losses), result;
+            struct dtr_cuda_result *losses = guarded((n + 1) * (int64_t)sizeof *losses);
+            struct dtr_cuda_result *result = losses + n;
             float *diff = floats(n * classes);
-            dtr_simt_set_schedule(schedules[i]);
-            ck_assert_int_eq(dtr_cuda_head(&t->batch, classes, logits, losses, diff, &result, NULL),
-                cudaSuccess);
-            check_guards(losses, n * (int64_t)sizeof *losses);
-            check_head(t, classes, logits, &result, diff);
+            machine_order_threads(schedules[i]);
+            RUN(dtr_cuda_head(&t->batch, classes, logits, losses, diff, result, NULL));
+            check_guards(losses, (n + 1) * (int64_t)sizeof *losses);
+            check_head(t, classes, logits, result, diff);
             if (i == 0) {
                 first = copy_of(diff, n * classes);
-                first_result = result;
+                first_result = *result;
             }
-            ck_assert_mem_eq(&result, &first_result, sizeof result);
+            ck_assert_mem_eq(result, &first_result, sizeof first_result);
             ck_assert_mem_eq(diff, first, (size_t)(n * classes) * sizeof *diff);
             release(losses);
             release(diff);
@@ -260,8 +257,10 @@ START_TEST(sums_many_losses)
     int64_t n = 600;
     struct table *t = table_make(&random, n, 1, 2, false);
     float *logits = floats(2 * n), *diff = floats(2 * n);
-    struct dtr_cuda_result *losses = guarded(n * (int64_t)sizeof *losses), result;
-    int64_t errors = 0, counted = 5;
+    struct dtr_cuda_result *losses = guarded((n + 1) * (int64_t)sizeof *losses);
+    struct dtr_cuda_result *result = losses + n;
+    int64_t errors = 0, *counted = guarded(sizeof *counted);
+    *counted = 5;
     double loss = 0;
     for (int64_t i = 0; i < n; i++) {
         int label = t->labels[t->places[i]];
@@ -271,12 +270,13 @@ START_TEST(sums_many_losses)
         errors += wrong;
         loss += wrong ? log1p(exp(1)) : log1p(exp(-1));
     }
-    dtr_simt_set_schedule(schedules[_i]);
-    ck_assert_int_eq(dtr_cuda_head(&t->batch, 2, logits, losses, diff, &result, NULL), cudaSuccess);
-    ck_assert_double_eq(result.errors, (double)errors);
-    ck_assert_double_le(fabs(result.loss - loss), 600 * 0x1p-53 * loss);
-    ck_assert_int_eq(dtr_cuda_count_errors(&t->batch, n, 2, logits, &counted, NULL), cudaSuccess);
-    ck_assert_int_eq(counted, errors + 5);
+    machine_order_threads(schedules[_i]);
+    RUN(dtr_cuda_head(&t->batch, 2, logits, losses, diff, result, NULL));
+    ck_assert_double_eq(result->errors, (double)errors);
+    ck_assert_double_le(fabs(result->loss - loss), 600 * 0x1p-53 * loss);
+    RUN(dtr_cuda_count_errors(&t->batch, n, 2, logits, counted, NULL));
+    ck_assert_int_eq(*counted, errors + 5);
+    release(counted);
     release(logits);
     release(diff);
     release(losses);
@@ -288,18 +288,19 @@ START_TEST(counts_errors)
 {
     struct dtr_random random = seeded(5);
     int64_t many[] = {1, 2, 10, 33, 256};
-    dtr_simt_set_schedule(schedules[_i]);
+    machine_order_threads(schedules[_i]);
     for (int j = 0; j < 10; j++) {
         int64_t n = pick(&random, 1, 40), classes = many[j % 5], count = pick(&random, 0, n);
         struct table *t = table_make(&random, n, 1, classes, false);
         float *logits = random_logits(&random, t, classes, true);
         uint8_t labels[64];
-        int64_t errors = 7;
+        int64_t *errors = guarded(sizeof *errors);
+        *errors = 7;
         for (int64_t i = 0; i < n; i++)
             labels[i] = t->labels[t->places[i]];
-        ck_assert_int_eq(
-            dtr_cuda_count_errors(&t->batch, count, classes, logits, &errors, NULL), cudaSuccess);
-        ck_assert_int_eq(errors, 7 + dtr_count_errors(count, classes, logits, labels));
+        RUN(dtr_cuda_count_errors(&t->batch, count, classes, logits, errors, NULL));
+        ck_assert_int_eq(*errors, 7 + dtr_count_errors(count, classes, logits, labels));
+        release(errors);
         release(logits);
         table_free(t);
     }
@@ -321,9 +322,8 @@ START_TEST(updates)
         dtr_sgd_update(16, t->step.rate, sgd.mu, decayed[i] ? sgd.decay : 0, gradient + 16 * i,
             cpu_momentum + 16 * i, cpu_weights + 16 * i);
     }
-    dtr_simt_set_schedule(schedules[_i]);
-    ck_assert_int_eq(
-        dtr_cuda_update(&sgd, &t->step, count, gradient, momentum, weights, NULL), cudaSuccess);
+    machine_order_threads(schedules[_i]);
+    RUN(dtr_cuda_update(&sgd, &t->step, count, gradient, momentum, weights, NULL));
     ck_assert_mem_eq(momentum, cpu_momentum, (size_t)count * sizeof(float));
     ck_assert_mem_eq(weights, cpu_weights, (size_t)count * sizeof(float));
     check_guards(momentum, count * (int64_t)sizeof(float));
@@ -368,7 +368,7 @@ static void check_pool(const struct dtr_cuda_pool *p, const float *src, const fl
 START_TEST(pools)
 {
     struct dtr_random random = seeded(7);
-    dtr_simt_set_schedule(schedules[_i]);
+    machine_order_threads(schedules[_i]);
     for (int j = 0; j < 20; j++) {
         int64_t k = pick(&random, 1, 4);
         struct dtr_cuda_pool p = {.n = pick(&random, 1, 3),
@@ -386,10 +386,9 @@ START_TEST(pools)
             diff_dst[i] = (float)pick(&random, -9, 9);
         float *dst = floats(out), *inferred = floats(out), *diff_src = floats(count);
         uint16_t *winners = guarded(2 * out);
-        ck_assert_int_eq(dtr_cuda_pool_forward(&p, src, dst, winners, NULL), cudaSuccess);
-        ck_assert_int_eq(dtr_cuda_pool_forward(&p, src, inferred, NULL, NULL), cudaSuccess);
-        ck_assert_int_eq(
-            dtr_cuda_pool_backward(&p, winners, diff_dst, diff_src, NULL), cudaSuccess);
+        RUN(dtr_cuda_pool_forward(&p, src, dst, winners, NULL));
+        RUN(dtr_cuda_pool_forward(&p, src, inferred, NULL, NULL));
+        RUN(dtr_cuda_pool_backward(&p, winners, diff_dst, diff_src, NULL));
         check_guards(winners, 2 * out);
         check_guards(dst, 4 * out);
         ck_assert_mem_eq(dst, inferred, (size_t)out * sizeof *dst);

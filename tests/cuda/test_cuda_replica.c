@@ -1,18 +1,18 @@
-/* The CUDA replica, on the CPU: its kernels run by the emulator (tests/simt/), CUDA and cuBLAS
- * replaced by fakes (tests/fake_cuda/). It must compute what the CPU's reference kernels compute,
- * whatever the order in which streams and threads run. */
+/* The CUDA replica, on a GPU, or on the CPU: its kernels run by the emulator (tests/simt/), CUDA
+ * and cuBLAS replaced by fakes (tests/fake_cuda/). It must compute what the CPU's reference kernels
+ * compute, whatever the order in which streams and threads run. */
 #include "../../cuda/replica.h"
-#include "../fake_cuda/fake_cuda.h"
 #include "../problem.h"
-#include "../unit_main.h"
 #include "dtrain/optimizer.h"
+#include "machine.h"
+
+#define CAN_RUN machine_is_there()
+#include "../unit_main.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-void dtr_simt_set_schedule(const char *schedule);
 
 static const char *const networks[] = {
     problem_convnet,
@@ -112,8 +112,7 @@ static void compare(int network, enum dtr_precision precision, double least, dou
         (int)precision, largest);
     free(weights);
     cuda->ops->destroy(cuda);
-    ck_assert_int_eq(dtr_fake_leaks(), 0);
-    ck_assert_msg(dtr_fake_mistakes() == 0, "%s", dtr_fake_last_mistake());
+    ck_assert_msg(machine_fault() == NULL, "%s", machine_fault());
     problem_replica_free(plain);
     dtr_loader_free(loader);
     problem_free(&problem);
@@ -201,8 +200,7 @@ static struct outcome train(const struct problem *problem, struct kind kind)
     memcpy(outcome.momenta, ops->momenta(replica), bytes);
     ops->destroy(replica);
     dtr_loader_free(loader);
-    ck_assert_int_eq(dtr_fake_leaks(), 0);
-    ck_assert_msg(dtr_fake_mistakes() == 0, "%s", dtr_fake_last_mistake());
+    ck_assert_msg(machine_fault() == NULL, "%s", machine_fault());
     return outcome;
 }
 
@@ -213,7 +211,7 @@ START_TEST(test_trains_on_the_device)
     size_t bytes = (size_t)problem.model->slab_count * sizeof(float);
     struct outcome expected = train(&problem, (struct kind){DTR_FP32, false, false});
     for (unsigned seed = 1; seed <= 6; seed++) {
-        dtr_fake_seed(seed);
+        machine_order_streams(seed);
         struct outcome found = train(&problem, (struct kind){DTR_FP32, seed > 1, seed % 2});
         ck_assert_mem_eq(found.weights, expected.weights, bytes);
         ck_assert_mem_eq(found.momenta, expected.momenta, bytes);
@@ -236,9 +234,9 @@ START_TEST(test_schedules_do_not_change_the_bits)
     char schedule[16];
     for (unsigned seed = 1; seed <= 10; seed++) {
         struct dtr_loader *loader = problem_loader(&problem, 0, SHARDS);
-        dtr_fake_seed(seed);
+        machine_order_streams(seed);
         snprintf(schedule, sizeof schedule, "%u", seed);
-        dtr_simt_set_schedule(seed == 1 ? "forward" : seed == 2 ? "reverse" : schedule);
+        machine_order_threads(seed == 1 ? "forward" : seed == 2 ? "reverse" : schedule);
         struct dtr_replica *replica = cuda_replica(&problem, (struct kind){.precision = DTR_TF32});
         for (int64_t number = 0; number < 3; number++) {
             step(replica, loader, number);
@@ -251,7 +249,7 @@ START_TEST(test_schedules_do_not_change_the_bits)
         replica->ops->destroy(replica);
         dtr_loader_free(loader);
     }
-    dtr_simt_set_schedule(NULL);
+    machine_order_threads(NULL);
     free(expected);
     free(found);
     problem_free(&problem);
