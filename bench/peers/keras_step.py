@@ -125,7 +125,9 @@ def main():
     keras.utils.set_random_seed(66478)
 
     shape, layers = workload.load_model(options.model)
-    images, labels = workload.load_data(options.data, shape, layers[-1].outputs)
+    images, labels = workload.load_data(
+        options.data, shape, layers[-1].outputs, options.samples
+    )
     batches = Batches(len(labels), options.batch)
     network = make_network(shape, layers)
     train = make_training(

@@ -2,9 +2,11 @@
 """Times dtrain's training step in PyTorch.
 
     torch_step.py [--compile] [--ddp PROCESSES] [OPTION]...
+    torch_step.py --device cuda [--compile] [--graphed] [--precision tf32|bf16|fp32] [OPTION]...
 
 With --ddp it starts that many processes, unless it is one of those that torchrun started. Prints
-one line: milliseconds a step, and the loss, which shows that it learns.
+one line: milliseconds a step, and the loss, which shows that it learns. With --serve it says
+"ready", and then does so for each line "BATCH STEPS" on standard input.
 """
 
 import os
@@ -24,11 +26,9 @@ import workload
 class Network(nn.Module):
     """The layers of a dtrain model, on images [n, c, h, w]."""
 
-    def __init__(self, layers, compiled):
+    def __init__(self, layers, pool):
         super().__init__()
-        self.layers, self.pool = layers, functional.max_pool2d
-        if compiled:
-            self.pool = max_of_slices
+        self.layers, self.pool = layers, pool
         self.weights = nn.ModuleList(self.make(layer) for layer in layers)
 
     @staticmethod
@@ -74,7 +74,7 @@ class Network(nn.Module):
 
 
 def max_of_slices(x, kernel, stride):
-    """Max pooling for torch.compile, whose own takes three times as long on CPUs."""
+    """Max pooling, which torch.compile makes faster code of for CPUs than of its own."""
     height, width = ((size - kernel[0]) // stride * stride + 1 for size in x.shape[2:])
     result = None
     for i in range(kernel[0]):
@@ -112,18 +112,105 @@ def make_optimizer(network):
 
 
 class Batches:
-    """Shuffled batches of this process's part of the data."""
+    """Shuffled batches of this process's part of the data, which is on the device."""
 
     def __init__(self, images, labels, size):
+        if size > len(labels):
+            raise SystemExit(f"a batch of {size} is more than the {len(labels)} samples that there are")
         self.images, self.labels, self.size = images, labels, size
         self.order, self.position = None, len(labels)
 
-    def next(self):
+    def choose(self):
         if self.position + self.size > len(self.labels):
-            self.order, self.position = torch.randperm(len(self.labels)), 0
-        chosen = self.order[self.position : self.position + self.size]
+            self.order = torch.randperm(len(self.labels), device=self.labels.device)
+            self.position = 0
         self.position += self.size
+        return self.order[self.position - self.size : self.position]
+
+    def take(self, chosen):
         return self.images[chosen], self.labels[chosen]
+
+
+def capture(compute, batches):
+    """The whole step, from the choice of samples on, as one CUDA graph."""
+    chosen = batches.choose().clone()
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(11):
+            compute(*batches.take(chosen))
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        loss = compute(*batches.take(chosen))
+
+    def step():
+        chosen.copy_(batches.choose())
+        graph.replay()
+        return loss
+
+    return step
+
+
+def make_step(loss_of, optimizer, batches, options):
+    """A function that takes a step and returns its loss."""
+
+    def compute(images, labels):
+        with torch.autocast(options.device, torch.bfloat16, enabled=options.precision == "bf16"):
+            loss = loss_of(images, labels)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    if options.graphed:
+        return capture(compute, batches)
+    return lambda: compute(*batches.take(batches.choose()))
+
+
+def wait_for_all(options):
+    """Until other processes, or the device, have come as far."""
+    if options.ddp:
+        torch.distributed.barrier()
+    if options.device == "cuda":
+        torch.cuda.synchronize()
+
+
+def measure(step, steps, options):
+    """Milliseconds of a step, and the last loss."""
+    for number in range(options.warmup + steps):
+        if number == options.warmup:
+            wait_for_all(options)
+            start = time.perf_counter()
+        loss = step()
+        if number % 50 == 0:
+            loss.item()
+    wait_for_all(options)
+    return 1e3 * (time.perf_counter() - start) / steps, loss.item()
+
+
+def report(options, batch, milliseconds, loss):
+    version = torch.__version__.split("+", maxsplit=1)[0]
+    print(
+        f"torch {version} device={options.device} precision={options.precision}"
+        f" ddp={options.ddp or 'no'} compiled={'yes' if options.compile else 'no'}"
+        f" graphed={'yes' if options.graphed else 'no'} threads={options.threads} batch={batch}:"
+        f" {milliseconds:.4f} ms/step, loss {loss:.3f}",
+        flush=True,
+    )
+
+
+def serve(step_of, options):
+    """Times what it is asked for."""
+    steps_of = {}
+    print("ready", flush=True)
+    for line in sys.stdin:
+        batch, steps = (int(word) for word in line.split())
+        if batch not in steps_of:
+            steps_of[batch] = step_of(batch)
+        report(options, batch, *measure(steps_of[batch], steps, options))
+        if options.device == "cuda":
+            torch.cuda.empty_cache()  # others share the device, one at a time
 
 
 def start_processes(count):
@@ -150,29 +237,54 @@ def start_processes(count):
     return status
 
 
-def main():
+def parse_arguments():
     parser = workload.parse_arguments("Times dtrain's training step in PyTorch.")
     parser.add_argument("--compile", action="store_true", help="through torch.compile")
     parser.add_argument("--ddp", type=int, help="processes of DistributedDataParallel over gloo")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--precision", choices=("fp32", "tf32", "bf16"), default="fp32")
+    parser.add_argument("--graphed", action="store_true", help="a step is one CUDA graph")
+    parser.add_argument("--serve", action="store_true", help="time what standard input asks for")
     options = parser.parse_args()
+    if options.graphed and options.device != "cuda":
+        parser.error("--graphed is for --device cuda")
+    if options.ddp and (options.device != "cpu" or options.serve):
+        parser.error("--ddp is for the CPU, and a single batch size")
+    return options
+
+
+def set_precision(precision):
+    """Of products: of float32, or of its first 11 bits (bf16 is torch.autocast's)."""
+    torch.set_float32_matmul_precision("highest" if precision == "fp32" else "high")
+    torch.backends.cudnn.allow_tf32 = precision != "fp32"
+    torch.backends.cudnn.benchmark = True
+
+
+def main():
+    options = parse_arguments()
     if options.ddp and "RANK" not in os.environ:
         raise SystemExit(start_processes(options.ddp))
 
     torch.set_num_threads(options.threads)
     torch.manual_seed(66478)
+    set_precision(options.precision)
     rank, world = 0, 1
     if options.ddp:
         torch.distributed.init_process_group("gloo", timeout=timedelta(minutes=2))
         rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
 
     shape, layers = workload.load_model(options.model)
-    images, labels = workload.load_data(options.data, shape, layers[-1].outputs)
+    images, labels = workload.load_data(
+        options.data, shape, layers[-1].outputs, options.samples
+    )
     images = torch.from_numpy(images[rank::world].copy()).permute(0, 3, 1, 2)
-    labels = torch.from_numpy(labels[rank::world].copy()).long()
-    batches = Batches(images, labels, options.batch // world)
+    images = images.to(options.device)
+    labels = torch.from_numpy(labels[rank::world].copy()).long().to(options.device)
 
-    network = Network(layers, options.compile)
-    network.to(memory_format=torch.channels_last).train()
+    # Inductor's own max-pool takes three times as long on CPUs.
+    slices = options.compile and options.device == "cpu"
+    network = Network(layers, max_of_slices if slices else functional.max_pool2d)
+    network.to(options.device, memory_format=torch.channels_last).train()
     first = next(m for m in network.weights if not isinstance(m, nn.Identity))
     nn.init.zeros_(first.bias)
     optimizer = make_optimizer(network)
@@ -183,32 +295,17 @@ def main():
         )
         torch.manual_seed(rank)  # other samples and dropped units on each
     if options.compile:
-        loss_of = torch.compile(loss_of)
+        loss_of = torch.compile(loss_of, dynamic=False)
 
-    for step in range(options.warmup + options.steps):
-        if step == options.warmup:
-            if options.ddp:
-                torch.distributed.barrier()
-            start = time.perf_counter()
-        loss = loss_of(*batches.next())
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        if step % 50 == 0:
-            loss.item()
-    if options.ddp:
-        torch.distributed.barrier()
-    milliseconds = 1e3 * (time.perf_counter() - start) / options.steps
+    def step_of(batch):
+        return make_step(loss_of, optimizer, Batches(images, labels, batch // world), options)
 
+    if options.serve:
+        serve(step_of, options)
+        return
+    result = measure(step_of(options.batch), options.steps, options)
     if rank == 0:
-        version = torch.__version__.split("+", maxsplit=1)[0]
-        compiled = "yes" if options.compile else "no"
-        print(
-            f"torch {version} ddp={world if options.ddp else 'no'} compiled={compiled}"
-            f" threads={options.threads} batch={options.batch}: {milliseconds:.3f} ms/step,"
-            f" loss {loss.item():.3f}",
-            flush=True,
-        )
+        report(options, options.batch, *result)
     if options.ddp:
         os._exit(0)  # at an ordinary exit gloo's threads abort the process at times
 

@@ -30,6 +30,7 @@ def parse_arguments(description):
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--model", default="mnist-cnn", help="mnist-cnn, or a model file of dtrain")
     parser.add_argument("--data", default="synthetic", help="a folder with IDX files, or synthetic")
+    parser.add_argument("--samples", type=int, default=4096, help="of synthetic data")
     parser.add_argument("--batch", type=int, default=64, help="samples of a step, all processes'")
     parser.add_argument("--steps", type=int, default=100, help="steps that are timed")
     parser.add_argument("--warmup", type=int, default=20, help="steps before these")
@@ -124,10 +125,10 @@ def draw_samples(shape, classes, count):
     return images, labels
 
 
-def load_data(where, shape, classes):
-    """Training images [n, h, w, c] and labels [n], both bytes."""
+def load_data(where, shape, classes, samples):
+    """Training images [n, h, w, c] and labels [n], both bytes; `samples` where they are drawn."""
     if where == "synthetic":
-        return draw_samples(shape, classes, 4096)
+        return draw_samples(shape, classes, samples)
     images = read_idx(where, "train-images-idx3-ubyte")
     images = images.reshape(len(images), *shape)
     return images.copy(), read_idx(where, "train-labels-idx1-ubyte").copy()
