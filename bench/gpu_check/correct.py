@@ -3,10 +3,13 @@ what was found, and details."""
 
 import os
 import re
+import tempfile
+from random import Random
 
 import machine as machines
 
 PRECISIONS = ("fp32", "tf32", "bf16")
+SIDE = 28
 TINY = """input 28 28 1
 conv 4 5x5 relu
 maxpool 2
@@ -18,27 +21,50 @@ dense 10
 
 
 class Sizes:
-    """How much is computed; rehearsals on an emulated GPU are small."""
+    """How much is computed; rehearsals on an emulated GPU are small.
 
-    def __init__(self, rehearse, out):
-        self.model = []
-        self.data = "synthetic:6464"
-        self.batch, self.steps, self.many_steps = 64, 50, 300
-        self.reference = None
-        self.tiny = os.path.join(out, "tiny.txt")
+    Small differences grow least, and so real ones show best, at a small rate and with images of
+    noise: in flat ones many values of a max-pool's window are equal but for their rounding."""
+
+    def __init__(self, rehearse):
+        self.scratch = tempfile.TemporaryDirectory()
+        self.data = self.scratch.name
+        self.tiny = os.path.join(self.data, "tiny.txt")
         with open(self.tiny, "w", encoding="utf-8") as file:
             file.write(TINY)
+        self.model, self.validation = "mnist-cnn", 64
+        self.batch, self.steps, self.many_steps, self.rate = 64, 50, 300, "0.001"
         if rehearse:
-            self.model, self.data = ["--model", self.tiny], "synthetic:200"
+            self.model, self.validation, self.rate = self.tiny, 20, "0.05"
             self.batch, self.steps, self.many_steps = 8, 6, 12
+        self.make_noise("train", self.validation + 50 * self.batch)
+        self.make_noise("t10k", 64)
+        self.reference = None
+
+    def make_noise(self, split, count):
+        """IDX files of noise over a pattern per class."""
+        random = Random(split)
+        patterns = [random.randbytes(SIDE * SIDE) for _ in range(10)]
+        labels = bytes(random.randrange(10) for _ in range(count))
+        images = b"".join(
+            bytes((a >> 1) + (b >> 1) for a, b in zip(random.randbytes(SIDE * SIDE), patterns[k]))
+            for k in labels
+        )
+        for kind, dims, content in (
+            ("images-idx3", (count, SIDE, SIDE), images),
+            ("labels-idx1", (count,), labels),
+        ):
+            path = os.path.join(self.data, f"{split}-{kind}-ubyte")
+            with open(path, "wb") as file:
+                file.write(bytes((0, 0, 8, len(dims))))
+                file.write(b"".join(size.to_bytes(4, "big") for size in dims) + content)
 
     def job(self, steps, every=1):
         """Options of a training that prints the loss of every step, or some."""
-        return self.model + [
-            *("--data", os.environ.get("DTRAIN_DATA") or self.data),
-            *("--validation-size", "64" if self.batch == 64 else "20"),
-            *("--batch-size", str(self.batch), "--steps", str(steps)),
-            *("--eval-every", str(every)),
+        return [
+            *("--model", self.model, "--data", self.data, "--lr", self.rate),
+            *("--validation-size", str(self.validation), "--batch-size", str(self.batch)),
+            *("--steps", str(steps), "--eval-every", str(every)),
             *("--checkpoint-dir", "none", "--watchdog", "0"),
         ]
 

@@ -76,7 +76,7 @@ def main():
     os.makedirs(os.path.join(options.out, "log"), exist_ok=True)
     out = os.path.abspath(options.out)
     machine = machines.Machine(out, options.rehearse)
-    sizes = correct.Sizes(options.rehearse, out)
+    sizes = correct.Sizes(options.rehearse)
     results = []
 
     def step(name, limit_s, function):
@@ -103,7 +103,8 @@ def main():
     if results[-2]["details"].get("rows"):
         print("\n".join(["", *timings.table(results[-2]["details"])]))
     failed = [result["step"] for result in results if result["status"] == "FAILED"]
-    print(f"\n{len(results) - len(failed)} steps well, {len(failed)} failed; {out}/gpu_check.json")
+    passed = sum(result["status"] == "passed" for result in results)
+    print(f"\n{passed} steps passed, {len(failed)} failed; {out}/gpu_check.json")
     return 1 if failed else 0
 
 
