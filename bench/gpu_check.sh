@@ -1,20 +1,21 @@
 #!/bin/sh
-# gpu_check.sh: what there is to find out on a machine with a GPU, in one command of 8 minutes: are the
-# kernels right, is a training right and repeatable, how fast is it, also beside PyTorch.
+# gpu_check.sh: what there is to find out on a machine with a GPU, in one command of 8 minutes: are
+# the kernels right, is a training right and repeatable, how fast is it, also beside PyTorch.
 #
-#   bench/gpu_check.sh prepare          on a machine with compilers and CUDA: makes build/gpu_check/,
+#   bench/gpu_check.sh prepare          on a machine with compilers and CUDA: makes build/gpu_check/
 #                                       with all that the other may lack but glibc and CUDA
 #   bench/gpu_check.sh [OPTION VALUE]   on the machine with the GPU, in a copy of the checkout with
-#                                       build/gpu_check/, else it is prepared there first
+#                                       build/gpu_check/; else that is prepared there first
 #
 #   --out DIR       where results go; $OUT, else build/gpu_check_results
 #   --limit S       seconds for everything; 470
 #   --rehearse      no value: everything small, on the emulated GPU that $DTRAIN_PLUGIN names
 #                   (build/test/tests/cuda/libdtrain_emulated.so), to try this script
 #
-# The Python with PyTorch is $DTRAIN_TORCH_PYTHON, else python3. Data are MNIST if $DTRAIN_DATA names
-# it, else made. Results: gpu_check.json in DIR, a table on standard output, what each command printed
-# in DIR/log. Status: 0, 1 if a step failed, 69 where there is no GPU. The steps are in bench/gpu_check/.
+# The Python with PyTorch is $DTRAIN_TORCH_PYTHON, else python3. Timings use MNIST if $DTRAIN_DATA
+# names it. Results: gpu_check.json in DIR, a table on standard output, what each command printed
+# in DIR/log. Status: 0, 1 if a step failed, 69 where there is no GPU. The steps are in
+# bench/gpu_check/.
 set -eu
 
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
@@ -29,15 +30,15 @@ needed() # FILE...
         ldd "$file" 2>/dev/null || true
     done | awk '$2 == "=>" && $3 ~ /^\// { print $3 }' | sort -u | while read -r library; do
         case ${library##*/} in
-        libc.so.* | libm.so.* | libdl.so.* | librt.so.* | libpthread.so.* | libresolv.so.* | ld-*) ;;
+        libc.so.* | libm.so.* | libdl.so.* | librt.so.* | libpthread.so.* | libresolv.so.*) ;;
         libcuda.so.* | libcublas*.so.* | libnccl.so.*) ;;
         *) echo "$library" ;;
         esac
     done
 }
 
-# Copies what these files need to a folder, unless it is in lib/ already. The compiler's own libraries
-# go apart: if the system has some, they are newer, or as good.
+# Copies what these files need to a folder, unless it is in lib/ already. The compiler's own
+# libraries go apart: if the system has some, they are newer, or as good.
 bundle() # FOLDER FILE...
 {
     bundle_folder=$1
@@ -112,14 +113,14 @@ prepare()
     find "$folder" -type f -perm -u+x -exec strip -g {} +
     {
         "$folder/alone/dtrain" --version
-        echo "made $(date -u +%Y-%m-%dT%H:%MZ) of $(git -C "$root" describe --always --dirty 2>/dev/null ||
-            echo 'a copy without git')"
+        commit=$(git -C "$root" describe --always --dirty 2>/dev/null) || commit='a copy without git'
+        echo "made $(date -u +%Y-%m-%dT%H:%MZ) of $commit"
         echo "needs $(glibc "$folder/alone" "$folder/tests" "$folder/lib") or newer"
         [ ! -d "$folder/openmpi" ] || echo "two ranks need $(glibc "$folder/openmpi") or newer"
     } >"$folder/made"
     size=$(tar -C "$folder" -c . | gzip -1 | wc -c)
     cat "$folder/made"
-    echo "build/gpu_check: $((size / 1048576)) MB compressed, $(du -sm "$folder" | cut -f 1) MB on disk"
+    echo "build/gpu_check: $((size / 1048576)) MB compressed"
 }
 
 case ${1:-} in
@@ -137,8 +138,8 @@ command -v python3 >/dev/null 2>&1 || die 69 'python3 is needed to run the check
 if [ ! -x "$folder/alone/dtrain" ]; then
     for tool in meson ninja cc nvcc; do
         command -v $tool >/dev/null 2>&1 || [ -x /usr/local/cuda/bin/$tool ] || die 69 \
-            "nothing is prepared, and there is no $tool: run bench/gpu_check.sh prepare on a machine that" \
-            'has it, and bring build/gpu_check along'
+            "nothing is prepared, and there is no $tool: run bench/gpu_check.sh prepare on a machine" \
+            'that has it, and bring build/gpu_check along'
     done
     prepare
 fi

@@ -235,6 +235,7 @@ def find_launcher(machine):
         environment.update(
             LD_LIBRARY_PATH=f"{folder}/lib:{machine.environment['LD_LIBRARY_PATH']}",
             OPAL_PREFIX=folder,
+            OMPI_MCA_plm="isolated",  # no ssh
             OMPI_MCA_mca_base_component_path=os.path.join(folder, "components"),
             PMIX_MCA_mca_base_component_path=os.path.join(folder, "pmix"),
             OPAL_PKGDATADIR=os.path.join(folder, "share"),

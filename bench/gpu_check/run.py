@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""gpu_check.sh on the machine with a GPU: the steps, each within a time limit of its own, and what
-they found in DIR/gpu_check.json, a table on standard output, and each command's output in DIR/log."""
+"""gpu_check.sh on the machine with a GPU: the steps, each within a time limit of its own; what they
+found goes to DIR/gpu_check.json and standard output, what each command printed to DIR/log."""
 
 import argparse
 import json
@@ -25,7 +25,7 @@ def probe(machine, _):
     if os.path.exists(made):
         with open(made, encoding="utf-8") as file:
             details["prepared"] = file.read().splitlines()
-    query = "name,uuid,driver_version,memory.total,clocks.max.sm,power.limit,compute_mode,mig.mode.current"
+    query = "name,uuid,driver_version,memory.total,clocks.max.sm,power.limit,mig.mode.current"
     commands = {
         "nvidia-smi": ["nvidia-smi", "--query-gpu=" + query, "--format=csv"],
         "dtrain": [machine.dtrain, "--version"],
@@ -90,7 +90,7 @@ def main():
         return NO_GPU
     said = str(results[0]["details"]["torch"])
     works = re.search(r"torch .* True'" if not options.rehearse else "torch ", said) is not None
-    peers = timings.Timings(machine, works)
+    peers = timings.Timings(machine, sizes, works)
     try:
         step("kernels", 90, lambda: correct.check_kernels(machine, sizes))
         step("trajectory", 60, lambda: correct.check_trajectory(machine, sizes))

@@ -1,4 +1,4 @@
-"""How fast a step is: dtrain beside PyTorch, on the same GPU, network, data and precision, in turns."""
+"""How fast a step is: dtrain beside PyTorch, in turns, on the same GPU, network and data."""
 
 import csv
 import io
@@ -12,7 +12,6 @@ import threading
 import time
 
 import machine as machines
-from correct import TINY
 
 PEERS = os.path.join(machines.ROOT, "bench", "peers")
 ROUNDS = 5
@@ -61,7 +60,9 @@ class Peer:
         if line == "":
             self.lines.put("")
             raise RuntimeError(self.why())
-        found = re.search(r": ([0-9.]+) ms/step, loss (\S+)", line)
+        if line.startswith("failed: "):
+            raise RuntimeError(line[len("failed: ") :].strip()[:300])
+        found = re.search(r": ([0-9.]+) ms/step, loss ", line)
         return float(found.group(1)) if found else self.answer(limit_s)
 
     def why(self):
@@ -97,11 +98,11 @@ class Dtrain:
 class Timings:
     """Starts the peers, which take long to get ready; run() is for when they are."""
 
-    def __init__(self, machine, torch_works):
+    def __init__(self, machine, sizes, torch_works):
         self.machine = machine
         self.batches = (64, 4096, 512, 16384)
         self.scratch = tempfile.TemporaryDirectory()
-        self.data, self.model, samples = self.make_data(), "mnist-cnn", 60000
+        self.model, samples = "mnist-cnn", 60000
         device, precisions = "cuda", ("tf32", "bf16")
         forms = {
             "eager": [],
@@ -110,11 +111,11 @@ class Timings:
             "compiled graphed": ["--compile", "--graphed"],
         }
         if machine.rehearse:
-            self.batches, device, precisions, samples = (8, 16), "cpu", ("fp32",), 4096
+            self.batches, device, precisions = (8, 16), "cpu", ("fp32",)
             forms = {"eager": []}
-            self.model = os.path.join(self.scratch.name, "tiny.txt")
-            with open(self.model, "w", encoding="utf-8") as file:
-                file.write(TINY)
+            self.model, self.data = sizes.tiny, sizes.data
+        else:
+            self.data = self.make_data(samples)
         rows = [(name, precision) for name in forms for precision in precisions]
         if not machine.rehearse:
             rows.append(("graphed", "fp32"))
@@ -127,13 +128,12 @@ class Timings:
             for batch in self.batches:
                 peer.ask(batch, 5)
 
-    def make_data(self):
-        """MNIST, or else the same noise for all."""
+    def make_data(self, samples):
+        """MNIST, or else the same noise for all; without numpy there are no peers."""
         if os.environ.get("DTRAIN_DATA"):
             return os.environ["DTRAIN_DATA"]
         writer = os.path.join(PEERS, "workload.py")
-        count = "2000" if self.machine.rehearse else "60000"
-        command = [machines.python(), writer, "mnist-cnn", self.scratch.name, count]
+        command = [machines.python(), writer, self.model, self.scratch.name, str(samples)]
         made = subprocess.run(command, capture_output=True, check=False)
         return self.scratch.name if made.returncode == 0 else "synthetic"
 
@@ -142,21 +142,30 @@ class Timings:
             peer.end()
         self.scratch.cleanup()
 
+    def give_up(self, peer):
+        """Of one that is late: it must not disturb the others, nor answer the next question."""
+        if peer in self.peers:
+            self.peers.remove(peer)
+            peer.end()
+
     def get_ready(self, details):
-        """Drops peers that do not work; the milliseconds of a first trial."""
+        """The milliseconds of a first trial, of the peers that work."""
         trial = {}
         limit = time.monotonic() + 0.4 * self.machine.left_s()
         for peer in list(self.peers):
-            try:
-                for batch in self.batches:
+            for batch in self.batches:
+                try:
                     trial[peer, batch] = peer.answer(limit - time.monotonic())
-            except (RuntimeError, queue.Empty) as error:
-                if batch == self.batches[0]:
-                    self.peers.remove(peer)
-                    peer.end()
-                reason = str(error) or "not ready in time"
-                details["unavailable"].append(f"{peer.name} {peer.precision}, {batch}: {reason}")
+                except (RuntimeError, queue.Empty) as error:
+                    self.tell(details, peer, batch, error)
         return trial
+
+    def tell(self, details, row, batch, error):
+        late = isinstance(error, queue.Empty)
+        reason = "not ready in time" if late else str(error)
+        details["unavailable"].append(f"{row.name} {row.precision}, {batch}: {reason}")
+        if late:
+            self.give_up(row)
 
     def measure(self, row, batch, trial):
         """A run of about half a second, or a second where a program starts anew."""
@@ -181,7 +190,7 @@ class Timings:
                     steps = 3 if self.machine.rehearse else max(20, 40000 // batch)
                     trial[row, batch] = row.measure(batch, steps)
                 except RuntimeError as error:
-                    details["unavailable"].append(f"dtrain {row.precision}, {batch}: {error}")
+                    self.tell(details, row, batch, error)
         times = {key: [] for key in trial}
         round_s = 0.0
         for number in range(ROUNDS):
@@ -190,12 +199,13 @@ class Timings:
                 break
             for batch in self.batches:
                 for row in dtrains + self.peers:
-                    if (row, batch) not in trial or self.machine.left_s() < 5:
+                    ended = row not in dtrains + self.peers
+                    if ended or (row, batch) not in trial or self.machine.left_s() < 5:
                         continue
                     try:
                         times[row, batch].append(self.measure(row, batch, trial))
                     except (RuntimeError, queue.Empty) as error:
-                        details["unavailable"].append(f"{row.name} {row.precision}, {batch}: {error}")
+                        self.tell(details, row, batch, error)
                         del trial[row, batch]
             round_s = time.monotonic() - start
         self.collect(details, dtrains, times)
@@ -207,7 +217,7 @@ class Timings:
     def collect(self, details, dtrains, times):
         middle = {key: statistics.median(values) for key, values in times.items() if values}
         for batch in sorted(self.batches):
-            for row in dtrains + self.peers:
+            for row in dict.fromkeys(key[0] for key in times):
                 if (row, batch) not in middle:
                     continue
                 own = [d for d in dtrains if d.precision == row.precision]
@@ -229,7 +239,8 @@ class Timings:
 
     def profile(self, row):
         """The kernels' shares of dtrain's time, by Nsight Systems."""
-        nsys = machines.find_program("nsys", "/usr/local/cuda/bin", "/opt/nvidia/nsight-systems/bin")
+        folders = ("/usr/local/cuda/bin", "/opt/nvidia/nsight-systems/bin")
+        nsys = machines.find_program("nsys", *folders)
         if nsys is None:
             return {"why": "nsys is not there"}
         found = {}
@@ -244,8 +255,12 @@ class Timings:
             ended = self.machine.run([*stats, report + ".nsys-rep"], limit_s=30)
             table = ended.out[ended.out.find("Time (%)") :]
             found[batch] = [
-                {"share": line["Time (%)"], "ns": line["Avg (ns)"], "calls": line["Instances"],
-                 "kernel": line["Name"][:100]}
+                {
+                    "share": line["Time (%)"],
+                    "ns": line["Avg (ns)"],
+                    "calls": line["Instances"],
+                    "kernel": line["Name"][:100],
+                }
                 for line in list(csv.DictReader(io.StringIO(table)))[:14]
                 if line.get("Name")
             ] or ended.why()
@@ -253,19 +268,22 @@ class Timings:
 
 
 def table(details):
-    lines = ["batch  program                 precision   ms/step     min     max runs   images/s  x dtrain"]
+    lines = ["batch  program                 precision   ms/step     min     max  runs  x dtrain"]
     for row in details["rows"]:
         ratio = f"{row['of_dtrain']:9.2f}" if row["of_dtrain"] else "        -"
         lines.append(
-            f"{row['batch']:5d}  {row['program']:23s} {row['precision']:9s} {row['ms']:9.4f} {row['min_ms']:7.3f}"
-            f" {row['max_ms']:7.3f} {row['runs']:4d} {row['images_per_s']:10.0f} {ratio}"
+            f"{row['batch']:5d}  {row['program']:23s} {row['precision']:9s} {row['ms']:9.4f}"
+            f" {row['min_ms']:7.3f} {row['max_ms']:7.3f} {row['runs']:5d} {ratio}"
         )
     lines += [f"not available: {text}" for text in details["unavailable"]]
     for batch, kernels in details["kernels"].items():
-        lines.append(f"kernels of dtrain tf32, {batch}:" + (f" {kernels}" if isinstance(kernels, str) else ""))
-        lines += [
-            f"  {k['share']:>5}% {k['ns']:>10} ns x {k['calls']:>6}  {k['kernel']}"
-            for k in kernels
-            if isinstance(kernels, list)
-        ]
+        if isinstance(kernels, str):
+            lines.append(f"kernels of dtrain: {batch}: {kernels}")
+            continue
+        lines.append(f"kernels of dtrain, tf32, batch {batch}:")
+        for kernel in kernels:
+            lines.append(
+                f"  {kernel['share']:>5} % {kernel['ns']:>10} ns x {kernel['calls']:>6}"
+                f"  {kernel['kernel']}"
+            )
     return lines

@@ -116,7 +116,7 @@ class Batches:
 
     def __init__(self, images, labels, size):
         if size > len(labels):
-            raise SystemExit(f"a batch of {size} is more than the {len(labels)} samples that there are")
+            raise SystemExit(f"a batch of {size} of {len(labels)} samples")
         self.images, self.labels, self.size = images, labels, size
         self.order, self.position = None, len(labels)
 
@@ -201,14 +201,17 @@ def report(options, batch, milliseconds, loss):
 
 
 def serve(step_of, options):
-    """Times what it is asked for."""
+    """Times what it is asked for; "failed: WHY" where it cannot."""
     steps_of = {}
     print("ready", flush=True)
     for line in sys.stdin:
         batch, steps = (int(word) for word in line.split())
-        if batch not in steps_of:
-            steps_of[batch] = step_of(batch)
-        report(options, batch, *measure(steps_of[batch], steps, options))
+        try:
+            if batch not in steps_of:
+                steps_of[batch] = step_of(batch)
+            report(options, batch, *measure(steps_of[batch], steps, options))
+        except (RuntimeError, SystemExit) as error:  # too little memory, for example
+            print("failed:", " ".join(str(error).split()), flush=True)
         if options.device == "cuda":
             torch.cuda.empty_cache()  # others share the device, one at a time
 
