@@ -38,6 +38,7 @@ c++|g++|gcc-c++|gcc
 torch|python3-torch python3-numpy|python3-torch python3-numpy|py-torch py-numpy
 h5dump|hdf5-tools|hdf5|hdf5
 ip|iproute2|iproute|-
+slurm|slurmctld slurmd slurm-client munge|slurm slurm-slurmctld slurm-slurmd munge|slurm munge
 mmdebstrap|mmdebstrap|-|-
 TABLE
 }
@@ -100,6 +101,10 @@ packages_has()
     libomp) CC='clang -fopenmp' packages_has_header omp.h ;;
     h5py) /usr/bin/python3 -c 'import h5py' 2>/dev/null ;;
     torch) /usr/bin/python3 -c 'import numpy, torch' 2>/dev/null ;;
+    slurm)
+        packages_has_command srun && packages_has_command munged &&
+            packages_has_command slurmctld && packages_has_command slurmd
+        ;;
     venv) python3 -c 'import ensurepip, venv' 2>/dev/null ;;
     python-headers)
         python3 -c "from sysconfig import get_path; open(get_path('include') + '/Python.h')" \
