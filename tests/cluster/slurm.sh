@@ -87,6 +87,9 @@ configure()
     for ((i = 1; i <= nodes; i++)); do
         mkdir -p "$state/spool.h$i" "$state/tmp.h$i"
     done
+    # As mpirun does where there are more ranks than cores.
+    printf '#!/bin/sh\necho export OMPI_MCA_mpi_yield_when_idle=1\n' >"$state/task_prolog"
+    chmod +x "$state/task_prolog"
     cat >"$SLURM_CONF" <<CONF
 ClusterName=dtrain
 SlurmctldHost=h0
@@ -105,6 +108,7 @@ SlurmdLogFile=$state/log/slurmd.%n
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/affinity
 TaskPluginParam=None
+TaskProlog=$state/task_prolog
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 SlurmdParameters=config_overrides
