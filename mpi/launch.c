@@ -7,7 +7,11 @@
 
 #include "dtrain/world.h"
 
+#include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
+
+#define SRUN_FIX "try srun --mpi=pmix (srun --mpi=list shows what there is; MPICH wants --mpi=pmi2)"
 
 /* Innermost first: mpirun inside a Slurm step sets its own variables on top of Slurm's. */
 static const struct launcher {
@@ -20,8 +24,7 @@ static const struct launcher {
         "start it with the mpiexec of the MPI that it was built with"},
     {"mpiexec (PMIx)", "PMIX_SIZE", "PMIX_RANK",
         "start it with the mpiexec of the MPI that it was built with"},
-    {"srun", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID",
-        "try srun --mpi=pmix (srun --mpi=list shows what there is; MPICH wants --mpi=pmi2)"},
+    {"srun", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID", SRUN_FIX},
 };
 enum { LAUNCHERS = sizeof launchers / sizeof *launchers };
 
@@ -39,6 +42,20 @@ int dtr_launcher_rank(void)
             return rank;
     }
     return 0;
+}
+
+/* Where srun speaks no protocol at all, Open MPI 4 ends the process, and speaks of building Slurm
+ * anew. (Open MPI 5 makes each process a rank 0 of 1.) */
+enum dtr_status dtr_launch_check_start(const char *library, struct dtr_error *error)
+{
+    int size = number("SLURM_STEP_NUM_TASKS"), major;
+    bool told = getenv("OMPI_COMM_WORLD_SIZE") != NULL || getenv("PMIX_RANK") != NULL ||
+                getenv("PMI_RANK") != NULL;
+    if (size < 1 || told || sscanf(library, "Open MPI v%d", &major) != 1 || major > 4)
+        return DTR_OK;
+    return dtr_error_set(error, DTR_LAUNCH,
+        "srun started %d process%s, but does not tell MPI (%s) about them; %s", size,
+        size == 1 ? "" : "es", library, SRUN_FIX);
 }
 
 enum dtr_status dtr_launch_check(int mpi_size, const char *library, struct dtr_error *error)

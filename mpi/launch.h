@@ -4,6 +4,9 @@
 
 #include "dtrain/status.h"
 
+/* Before MPI is started: DTR_LAUNCH when it would end the process without saying what to do. */
+enum dtr_status dtr_launch_check_start(const char *library, struct dtr_error *error);
+
 /* DTR_LAUNCH when MPI has one rank although the innermost launcher started more processes. */
 enum dtr_status dtr_launch_check(int mpi_size, const char *library, struct dtr_error *error);
 

@@ -173,10 +173,14 @@ enum dtr_status dtr_world_start(
     struct dtr_world *world = &memory->world;
     world->comm = &memory->comm;
     gethostname(world->host, sizeof world->host - 1);
+    name_library(world);
+    if (dtr_launch_check_start(world->library, error) != DTR_OK) {
+        free(world);
+        return error->status;
+    }
     MPI_Init_thread(argc, argv, MPI_THREAD_MULTIPLE, &threading);
     world->comm->threads = threading == MPI_THREAD_MULTIPLE;
     MPI_Comm_size(MPI_COMM_WORLD, &size);
-    name_library(world);
     if (dtr_launch_check(size, world->library, error) != DTR_OK) {
         MPI_Finalize();
         free(world);

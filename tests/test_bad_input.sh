@@ -125,13 +125,18 @@ if [ "$(id -u)" -ne 0 ]; then
 fi
 
 # Started by another launcher than MPI's own: each process would be rank 0 of 1.
-for launcher in 'OMPI_COMM_WORLD_SIZE=4' 'PMI_SIZE=4' 'SLURM_STEP_NUM_TASKS=4'; do
+for launcher in 'OMPI_COMM_WORLD_SIZE=4' 'PMI_SIZE=4'; do
     last=$launcher
     status=0
     (cd "$work" && env "$launcher" timeout 60 "$dtrain" --data synthetic:100) \
         </dev/null >"$out" 2>"$err" || status=$?
     expect_failure 69 'rank 0 of 1'
 done
+last='SLURM_STEP_NUM_TASKS=4' status=0
+(cd "$work" && SLURM_STEP_NUM_TASKS=4 timeout 60 "$dtrain" --data synthetic:100) \
+    </dev/null >"$out" 2>"$err" || status=$?
+expect_failure 69 'srun started 4 processes'
+check 'says what to do' grep -qE 'try srun --mpi=pmix|built without MPI' "$err"
 
 # What needs several ranks.
 [ -n "$several" ] || finish

@@ -35,8 +35,8 @@ extern const bool dtr_world_has_mpi;
 int dtr_launcher_rank(void);
 
 /* Starts MPI. DTR_LAUNCH with the likely fix when MPI's size is 1, or there is no MPI, although the
- * innermost launcher started more processes: each would believe to be rank 0 of 1. Then MPI is shut
- * down already, and every process sees the error. */
+ * innermost launcher started more processes: each would believe to be rank 0 of 1; or when MPI
+ * cannot start. Then MPI is not up, and every process sees the error. */
 enum dtr_status dtr_world_start(
     int *argc, char ***argv, struct dtr_world **world_out, struct dtr_error *error);
 
