@@ -1,7 +1,7 @@
 #!/bin/sh
 # run.sh: builds dtrain three times and runs the tests of the builds.
 #
-#   sh tests/run.sh [SUITE]...     suites: unit, headers, mpi, cli, bits, train; without any, all
+#   sh tests/run.sh [SUITE]...     suites: unit, mpi, cli, slurm, ...; without any, all
 #
 # The builds are build/test (warnings are errors), build/sanitize (address and undefined behaviour
 # sanitizers) and build/threads (thread sanitizer; the unit tests that have threads). What is missing
