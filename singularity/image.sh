@@ -14,12 +14,11 @@ set -eu
 
 share=usr/local/share/dtrain
 
-# The packages that hold the shared libraries of PROGRAM. The loader's idea of where a library is
-# may differ from the package's (/lib, /usr/lib), so names are looked for, not paths.
+# The packages with the shared libraries that PROGRAM names. Others have them as dependencies.
 packages_of() # PROGRAM
 {
-    ldd "$1" | awk '$2 == "=>" { print $3 }' | while read -r library; do
-        dpkg -S "*/$(basename "$(realpath "$library")")"
+    readelf -d "$1" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p' | while read -r library; do
+        dpkg -S "*/$library"
     done | cut -d: -f1 | sort -u
 }
 
@@ -28,8 +27,8 @@ build_image()
     mpi=$1
     shift
     case $mpi in
-    openmpi) item=mpi package=ompi-c launcher=openmpi-bin ;;
-    mpich) item=mpich package=mpich launcher=mpich ;;
+    openmpi) mpi_item=mpi mpi_package=ompi-c launcher=openmpi-bin ;;
+    mpich) mpi_item=mpich mpi_package=mpich launcher=mpich ;;
     *)
         echo "image.sh: MPI is openmpi or mpich, not '$mpi'" >&2
         exit 2
@@ -44,12 +43,12 @@ build_image()
     mkdir -p "$root/build" /image/$share
     # shellcheck disable=SC2046 # a list
     packages_ensure 'to build dtrain' "$root/build/packages.log" \
-        $(echo " $PACKAGES_BUILD " | sed "s/ mpi / $item /") || {
+        $(echo " $PACKAGES_BUILD " | sed "s/ mpi / $mpi_item /") || {
         tail -n 20 "$root/build/packages.log" >&2
         exit 69
     }
     if ! build image all --buildtype=release --prefix=/usr/local -Dtests=disabled \
-        "-Dmpi_package=$package" "$@"; then
+        "-Dmpi_package=$mpi_package" "$@"; then
         tail -n 60 "$root/build/image.log" >&2
         die 1 "building dtrain failed"
     fi
@@ -66,6 +65,7 @@ install_image()
     # shellcheck disable=SC2046 # a list
     DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
         $(cat /$share/packages)
+    apt-get clean
     rm -rf /var/lib/apt/lists/*
 }
 

@@ -22,6 +22,7 @@ meson|meson|meson|meson
 ninja|ninja-build|ninja-build|ninja
 pkg-config|pkg-config|pkgconf-pkg-config|pkgconf
 mpi|libopenmpi-dev openmpi-bin|openmpi-devel|openmpi
+mpich|libmpich-dev mpich|mpich-devel|mpich
 onednn|libdnnl-dev|onednn-devel|onednn
 hdf5|libhdf5-dev|hdf5-devel|hdf5
 zlib|zlib1g-dev|zlib-devel|zlib
@@ -90,6 +91,7 @@ packages_has()
         { packages_has_command mpirun || packages_has_command srun; } &&
             { packages_has_command mpicc || packages_has_header mpi.h; }
         ;;
+    mpich) packages_has_library mpich ;;
     onednn) packages_has_header dnnl.h ;;
     hdf5)
         packages_has_library hdf5 || packages_has_library hdf5-serial ||
