@@ -27,8 +27,8 @@ build_image()
     mpi=$1
     shift
     case $mpi in
-    openmpi) mpi_item=mpi mpi_package=ompi-c launcher=openmpi-bin ;;
-    mpich) mpi_item=mpich mpi_package=mpich launcher=mpich ;;
+    openmpi) mpi_items=mpi mpi_package=ompi-c launcher=openmpi-bin ;;
+    mpich) mpi_items='mpich patchelf' mpi_package=mpich launcher=mpich ;;
     *)
         echo "image.sh: MPI is openmpi or mpich, not '$mpi'" >&2
         exit 2
@@ -43,7 +43,7 @@ build_image()
     mkdir -p "$root/build" /image/$share
     # shellcheck disable=SC2046 # a list
     packages_ensure 'to build dtrain' "$root/build/packages.log" \
-        $(echo " $PACKAGES_BUILD " | sed "s/ mpi / $mpi_item /") || {
+        $(echo " $PACKAGES_BUILD " | sed "s/ mpi / $mpi_items /") || {
         tail -n 20 "$root/build/packages.log" >&2
         exit 69
     }
@@ -54,17 +54,35 @@ build_image()
     fi
     DESTDIR=/image meson install -C "$root/build/image" --no-rebuild --strip
     cp "$root/singularity/image.sh" "$root/LICENSE" /image/$share
-    { echo "$launcher" && packages_of /image/usr/local/bin/dtrain; } >/image/$share/packages
+    program=/image/usr/local/bin/dtrain
+    { echo "$launcher" && packages_of $program; } >/image/$share/packages
+    [ "$mpi" != mpich ] || patchelf --replace-needed libmpich.so.12 libmpi.so.12 $program
+    plugin=$(find /image -name libdtrain_cuda.so)
+    [ -z "$plugin" ] || copy_cuda_libraries "$plugin"
 }
 
-# MPICH and its kin (Cray, Intel, MVAPICH) agree on the name libmpi.so.12, which lets a site put its
-# own library into the image's place; Debian calls MPICH libmpich.so.12.
+# The plugin looks for these in its own folder first, so the second stage needs no CUDA.
+copy_cuda_libraries() # PLUGIN
+{
+    ldd "$1" | awk '$1 ~ /^lib(cublas|cublasLt|nccl)\.so/ { print $3 }' |
+        xargs cp -L --target-directory="$(dirname "$1")"
+}
+
+# MPICH and its kin (Cray, Intel, MVAPICH) agree on the name libmpi.so.12, so that a site can put
+# its own library in the place of the image's. Debian's name for it is another one.
+name_mpich()
+{
+    library=$(dpkg -L libmpich12 2>/dev/null | grep '/libmpich\.so\.12$') || return 0
+    ln -sf libmpich.so.12 "${library%/*}/libmpi.so.12"
+}
+
 install_image()
 {
     apt-get update
     # shellcheck disable=SC2046 # a list
     DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
         $(cat /$share/packages)
+    name_mpich
     apt-get clean
     rm -rf /var/lib/apt/lists/*
 }

@@ -41,6 +41,7 @@ h5dump|hdf5-tools|hdf5|hdf5
 ip|iproute2|iproute|-
 slurm|slurmctld slurmd slurm-client munge|slurm slurm-slurmctld slurm-slurmd munge|slurm munge
 mmdebstrap|mmdebstrap|-|-
+patchelf|patchelf|patchelf|patchelf
 TABLE
 }
 
