@@ -27,12 +27,15 @@ build_image()
     mpi=$1
     shift
     case $mpi in
-    openmpi) mpi_items=mpi mpi_package=ompi-c launcher=openmpi-bin ;;
-    mpich) mpi_items='mpich patchelf' mpi_package=mpich launcher=mpich ;;
+    openmpi) items=mpi mpi_package=ompi-c launcher=openmpi-bin ;;
+    mpich) items='mpich patchelf' mpi_package=mpich launcher=mpich ;;
     *)
         echo "image.sh: MPI is openmpi or mpich, not '$mpi'" >&2
         exit 2
         ;;
+    esac
+    case " $* " in
+    *' -Dgpu=enabled '*) items="$items c++" ;; # nvcc compiles with it
     esac
     root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
     # shellcheck source=jobs/lib/common.sh
@@ -43,7 +46,7 @@ build_image()
     mkdir -p "$root/build" /image/$share
     # shellcheck disable=SC2046 # a list
     packages_ensure 'to build dtrain' "$root/build/packages.log" \
-        $(echo " $PACKAGES_BUILD " | sed "s/ mpi / $mpi_items /") || {
+        $(echo " $PACKAGES_BUILD " | sed "s/ mpi / $items /") || {
         tail -n 20 "$root/build/packages.log" >&2
         exit 69
     }

@@ -42,6 +42,7 @@ ip|iproute2|iproute|-
 slurm|slurmctld slurmd slurm-client munge|slurm slurm-slurmctld slurm-slurmd munge|slurm munge
 mmdebstrap|mmdebstrap|-|-
 patchelf|patchelf|patchelf|patchelf
+buildah|buildah|buildah|-
 TABLE
 }
 
