@@ -10,6 +10,8 @@
 
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 export OMPI_MCA_rmaps_base_oversubscribe=1 PRTE_MCA_rmaps_default_mapping_policy=slot:oversubscribe
+# The launcher of the MPI library that the program was built with.
+mpirun=${MPIRUN:-mpirun}
 # MPI keeps memory until the process ends; the status stays the program's own.
 export ASAN_OPTIONS=detect_leaks=0
 
@@ -49,7 +51,7 @@ job()
     shift
     last="$ranks ranks: $*"
     status=0
-    launcher="mpirun --bind-to none -n $ranks"
+    launcher="$mpirun --bind-to none -n $ranks"
     [ "$ranks" -gt 1 ] && [ -n "$several" ] || launcher=
     # shellcheck disable=SC2086 # a list
     (cd "$work" && timeout -s KILL 120 $launcher "$dtrain" "$@") </dev/null >"$out" 2>"$err" ||

@@ -168,7 +168,7 @@ mixed() # BAD-OPTIONS
 {
     last="rank 1 of 3 with $*"
     status=0
-    (cd "$work" && timeout 120 mpirun --bind-to none -n 3 ./mixed "$dtrain" "--data good $tiny" -- \
+    (cd "$work" && timeout 120 "$mpirun" --bind-to none -n 3 ./mixed "$dtrain" "--data good $tiny" -- \
         "$@") </dev/null >"$out" 2>"$err" || status=$?
 }
 mixed --bogus
@@ -183,7 +183,7 @@ expect_failure 65 'rank 1 on '
 # A rank that is killed in the middle of a step takes the job with it, at once.
 last='one of 3 ranks is killed' status=0
 # shellcheck disable=SC2086
-(cd "$work" && exec timeout 60 mpirun --bind-to none -n 3 "$dtrain" --data good --model net \
+(cd "$work" && exec timeout 60 "$mpirun" --bind-to none -n 3 "$dtrain" --data good --model net \
     --validation-size 8 --checkpoint-dir none --steps 100000000) </dev/null >"$out" 2>"$err" &
 job=$!
 waited=0
@@ -204,7 +204,7 @@ check 'a killed rank ends the job' [ "$status" -eq 137 ]
 # Innermost wins: mpirun -n 1 inside of a Slurm step of two tasks is fine.
 last='mpirun -n 1 in a Slurm step of 2' status=0
 # shellcheck disable=SC2086
-(cd "$work" && SLURM_STEP_NUM_TASKS=2 timeout 60 mpirun --bind-to none -n 1 "$dtrain" \
+(cd "$work" && SLURM_STEP_NUM_TASKS=2 timeout 60 "$mpirun" --bind-to none -n 1 "$dtrain" \
     --data good $tiny) </dev/null >"$out" 2>"$err" || status=$?
 check 'mpirun -n 1 in a Slurm step of 2 runs' [ "$status" -eq 0 ]
 

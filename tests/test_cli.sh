@@ -125,7 +125,7 @@ last='--threads 99'
 check 'tells of too many threads' has '^Note: 99 threads share 1 core of [^ ]+ \(0\); '
 if [ -n "$several" ]; then
     last='' status=0
-    (cd "$work" && mpirun --bind-to none -n 3 "$dtrain" --data synthetic:200 --model net \
+    (cd "$work" && "$mpirun" --bind-to none -n 3 "$dtrain" --data synthetic:200 --model net \
         --validation-size 20 --dry-run) >"$out" 2>"$err" || status=$?
     check 'lists the ranks' \
         [ "$(grep -cE '^    rank [0-2] +[^ ]+ +1 thread on cores [0-9,-]+$' "$out")" -eq 3 ]

@@ -30,8 +30,8 @@ start() # RANKS OPTION...
     rm -f "$work"/pid.*
     : >"$out"
     # shellcheck disable=SC2016 # for the ranks' own shells
-    (cd "$work" && exec timeout 120 mpirun --bind-to none -n "$ranks" sh -c \
-        'echo $$ >pid.${OMPI_COMM_WORLD_RANK:-$PMIX_RANK}; exec "$@"' sh "$dtrain" $common "$@") \
+    (cd "$work" && exec timeout 120 "$mpirun" --bind-to none -n "$ranks" sh -c \
+        'echo $$ >pid.${OMPI_COMM_WORLD_RANK:-${PMI_RANK:-$PMIX_RANK}}; exec "$@"' sh "$dtrain" $common "$@") \
         </dev/null >"$out" 2>"$err" &
     job=$!
 }

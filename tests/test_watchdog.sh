@@ -64,8 +64,8 @@ start() # RANKS OPTION...
     rm -f "$work"/pid.*
     : >"$out"
     # shellcheck disable=SC2016,SC2086 # for the ranks' own shells; a list
-    (cd "$work" && exec timeout 120 mpirun --bind-to none -n "$ranks" sh -c \
-        'echo $$ >pid.${OMPI_COMM_WORLD_RANK:-$PMIX_RANK}; exec "$@"' sh "$dtrain" $train "$@") \
+    (cd "$work" && exec timeout 120 "$mpirun" --bind-to none -n "$ranks" sh -c \
+        'echo $$ >pid.${OMPI_COMM_WORLD_RANK:-${PMI_RANK:-$PMIX_RANK}}; exec "$@"' sh "$dtrain" $train "$@") \
         </dev/null >"$out" 2>"$err" &
     job=$!
     tries=0
@@ -101,7 +101,7 @@ done
 
 # One that does not even start: MPI has ten times the limit for that.
 # shellcheck disable=SC2016 # for that script
-printf '#!/bin/sh\n[ "${OMPI_COMM_WORLD_RANK:-$PMIX_RANK}" != 1 ] || exec sleep 100\nexec "%s" "$@"\n' \
+printf '#!/bin/sh\n[ "${OMPI_COMM_WORLD_RANK:-${PMI_RANK:-$PMIX_RANK}}" != 1 ] || exec sleep 100\nexec "%s" "$@"\n' \
     "$program" >"$work/absent"
 chmod +x "$work/absent"
 dtrain=$work/absent

@@ -120,7 +120,7 @@ check 'is evaluated' [ "$status" -eq 0 ]
 new_disk size=2m
 cat >"$work/limited" <<EOT
 #!/bin/sh
-exec mpirun --bind-to none -n 1 sh -c 'ulimit -f 40; exec "\$@"' sh "$dtrain" "\$@"
+exec $mpirun --bind-to none -n 1 sh -c 'ulimit -f 40; exec "\$@"' sh "$dtrain" "\$@"
 EOT
 chmod +x "$work/limited"
 dtrain_itself=$dtrain
