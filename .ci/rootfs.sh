@@ -3,9 +3,9 @@
 #
 #   .ci/rootfs.sh SUITE COMMAND [ARGUMENT]...      SUITE: bookworm (Debian 12), trixie (13)
 #
-# The system is made by mmdebstrap from the mirror that this machine's apt uses, in $TMPDIR, and
-# holds nothing but what Debian requires and apt. It is entered in mount and process namespaces of
-# its own, so nothing stays mounted and no process stays behind. $DTRAIN_DATA is there too.
+# The system is made in $TMPDIR, and holds nothing but what Debian requires and apt. It is entered in
+# mount and process namespaces of its own, so nothing stays mounted and no process stays behind.
+# $DTRAIN_DATA is there too.
 set -euo pipefail
 
 [ $# -ge 2 ] || {
@@ -21,29 +21,9 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 system=$work/system
 
-# Which of apt's sources the Debian archive is, apt knows once it has read them.
-mirror()
-{
-    # shellcheck disable=SC2016 # apt's own variables
-    apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Label: Debian' | sed -n 1p
-}
-
-archive=$(mirror)
-if [[ -z $archive ]]; then
-    apt-get -qq update
-    archive=$(mirror)
-fi
-[[ -n $archive ]] || {
-    echo "rootfs.sh: the apt of this machine has no Debian archive among its sources" >&2
-    exit 69
-}
-# Proxies and the like, as on this machine.
-apt-config dump | grep -E '^Acquire::(https?|Check-Valid-Until|Check-Date|Retries)\b' >"$work/apt" || true
-[[ $archive != https:* ]] || certificates=--include=ca-certificates
-mmdebstrap --quiet --variant=minbase "--aptopt=$work/apt" ${certificates:+"$certificates"} \
-    "$suite" "$system" "$archive"
-
-cp -L /etc/resolv.conf "$system/etc/resolv.conf"
+# shellcheck source=.ci/debian.sh
+. "$checkout/.ci/debian.sh"
+debian_make "$suite" "$system"
 mkdir "$system/dtrain"
 tar -C "$checkout" --exclude=./.git --exclude='./build*' --exclude=./data --exclude=./runs -c . |
     tar -C "$system/dtrain" -x --no-same-owner
