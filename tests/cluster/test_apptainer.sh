@@ -98,6 +98,15 @@ check 'the runscript is dtrain' grep -q '^dtrain [0-9]' "$out"
 run mpirun -n 2 --bind-to none apptainer exec dtrain.sif dtrain "${training[@]}"
 trains 2 'Open MPI'
 check 'ranks share memory' grep -q '2 ranks share memory' "$out"
+# As where Apptainer is not setuid: a user namespace for each rank, or one for all.
+run mpirun -n 2 --bind-to none apptainer exec --userns dtrain dtrain "${training[@]}"
+trains 2 'Open MPI'
+check 'ranks exchange messages' grep -q 'no memory to share.*messages' "$out"
+check 'which is fine with Open MPI' [ ! -s "$err" ]
+run mpirun -n 2 --bind-to none apptainer exec --userns --sharens dtrain dtrain "${training[@]}"
+trains 2 'Open MPI'
+check 'ranks share memory' grep -q '2 ranks share memory' "$out"
+
 run mpiexec.mpich -n 2 apptainer exec dtrain.sif dtrain "${training[@]}"
 check "another MPI's launcher is refused" [ "$status" -eq 69 ]
 check 'and named' grep -q 'mpiexec (PMI) started 2 processes.*Open MPI.*rank 0 of 1' "$err"
