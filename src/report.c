@@ -53,14 +53,22 @@ void dtr_reporter_step(
         draw_bar(reporter);
 }
 
+/* "9.8", below a millisecond "0.083": GPUs are that fast. */
+static const char *milliseconds(double seconds, char text_out[32])
+{
+    snprintf(text_out, 32, seconds < 1e-3 ? "%.3f" : "%.1f", 1e3 * seconds);
+    return text_out;
+}
+
 void dtr_reporter_print(
     struct dtr_reporter *reporter, const struct dtr_batch_report *batch, double validation)
 {
     const struct dtr_trainer *trainer = reporter->trainer;
+    char step_ms[32];
     clear_bar(reporter);
-    dtr_print("Step %lld (epoch %.2f), %.1f ms\n", (long long)batch->step,
+    dtr_print("Step %lld (epoch %.2f), %s ms\n", (long long)batch->step,
         (double)batch->step / (double)trainer->schedule.steps_per_epoch,
-        1e3 * reporter->since_s / (double)reporter->since);
+        milliseconds(reporter->since_s / (double)reporter->since, step_ms));
     dtr_print("Minibatch loss: %.3f, learning rate: %.6f\n", batch->loss, batch->rate);
     dtr_print("Minibatch error: %.1f%%\n", 100.0 * (double)batch->errors / (double)batch->samples);
     if (trainer->validation_count > 0)
@@ -82,14 +90,15 @@ void dtr_report_result(const struct dtr_model *model, const float *weights, doub
 
 static void print_throughput(const struct dtr_reporter *reporter)
 {
+    char step_ms[32];
     if (reporter->steps == 0)
         dtr_print("Trained 0 steps: the run had done all of its %lld\n",
             (long long)reporter->trainer->options.steps);
     else
-        dtr_print("Trained %lld steps in %.1f s: %.0f images/s, %.1f ms/step\n",
+        dtr_print("Trained %lld steps in %.1f s: %.0f images/s, %s ms/step\n",
             (long long)reporter->steps, reporter->steps_s,
             (double)reporter->samples / reporter->steps_s,
-            1e3 * reporter->steps_s / (double)reporter->steps);
+            milliseconds(reporter->steps_s / (double)reporter->steps, step_ms));
 }
 
 void dtr_reporter_end(struct dtr_reporter *reporter, double test)
