@@ -53,22 +53,14 @@ void dtr_reporter_step(
         draw_bar(reporter);
 }
 
-/* "9.8", below a millisecond "0.083": GPUs are that fast. */
-static const char *milliseconds(double seconds, char text_out[32])
-{
-    snprintf(text_out, 32, seconds < 1e-3 ? "%.3f" : "%.1f", 1e3 * seconds);
-    return text_out;
-}
-
 void dtr_reporter_print(
     struct dtr_reporter *reporter, const struct dtr_batch_report *batch, double validation)
 {
     const struct dtr_trainer *trainer = reporter->trainer;
-    char step_ms[32];
     clear_bar(reporter);
-    dtr_print("Step %lld (epoch %.2f), %s ms\n", (long long)batch->step,
+    dtr_print("Step %lld (epoch %.2f), %.1f ms\n", (long long)batch->step,
         (double)batch->step / (double)trainer->schedule.steps_per_epoch,
-        milliseconds(reporter->since_s / (double)reporter->since, step_ms));
+        1e3 * reporter->since_s / (double)reporter->since);
     dtr_print("Minibatch loss: %.3f, learning rate: %.6f\n", batch->loss, batch->rate);
     dtr_print("Minibatch error: %.1f%%\n", 100.0 * (double)batch->errors / (double)batch->samples);
     if (trainer->validation_count > 0)
@@ -88,17 +80,17 @@ void dtr_report_result(const struct dtr_model *model, const float *weights, doub
     print_weights(model, weights);
 }
 
+/* GPUs take less than a millisecond. */
 static void print_throughput(const struct dtr_reporter *reporter)
 {
-    char step_ms[32];
+    double step_ms = 1e3 * reporter->steps_s / (double)reporter->steps;
     if (reporter->steps == 0)
         dtr_print("Trained 0 steps: the run had done all of its %lld\n",
             (long long)reporter->trainer->options.steps);
     else
-        dtr_print("Trained %lld steps in %.1f s: %.0f images/s, %s ms/step\n",
+        dtr_print("Trained %lld steps in %.1f s: %.0f images/s, %.*f ms/step\n",
             (long long)reporter->steps, reporter->steps_s,
-            (double)reporter->samples / reporter->steps_s,
-            milliseconds(reporter->steps_s / (double)reporter->steps, step_ms));
+            (double)reporter->samples / reporter->steps_s, step_ms < 1 ? 3 : 1, step_ms);
 }
 
 void dtr_reporter_end(struct dtr_reporter *reporter, double test)
