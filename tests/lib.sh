@@ -40,7 +40,8 @@ check()
     echo "FAILED: $check_text ($*)"
     [ -z "$last" ] || echo "  after: $last (status $status)"
     sed 's/^/  stdout: /' "$out" | tail -n 5
-    sed 's/^/  stderr: /' "$err" | head -n 12
+    awk '{ line[NR] = $0 } # the first and the last ones
+        END { for (i = 1; i <= NR; i++) if (i <= 8 || i > NR - 8) print "  stderr: " line[i] }' "$err"
 }
 
 # A job that hangs is killed after two minutes, with status 137. One rank needs no mpirun, which takes
