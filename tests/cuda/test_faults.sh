@@ -55,6 +55,7 @@ for comm in nccl mpi; do
     while read -r function calls; do
         for call in 1 $((calls / 2 + 1)); do
             [ "$call" -le "$calls" ] || continue
+            [ "$call" -eq 1 ] || [ $comm = nccl ] || continue # the same functions, most of them
             DTRAIN_FAKE_FAULT=$function:$call job 1 "$@" --comm $comm --watchdog 0
             last="$last, DTRAIN_FAKE_FAULT=$function:$call"
             check "$function fails in call $call of $calls" ends_well "$function"
