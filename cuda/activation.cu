@@ -16,6 +16,13 @@ struct Factors {
     bool padded;
 };
 
+/* The units that a thread does: `count` from this one on, of all values; 0: none. */
+struct Units {
+    int64_t first;
+    int unit, count;
+    Factors factors;
+};
+
 __device__ __forceinline__ Factors factors_of(
     const dtr_cuda_activation &activation, const dtr_cuda_batch &batch, int64_t i, int64_t quad)
 {
@@ -34,45 +41,46 @@ __device__ __forceinline__ Factors factors_of(
     return factors;
 }
 
-__global__ void __launch_bounds__(threads)
-    activate(dtr_cuda_activation activation, dtr_cuda_batch batch, const float *bias, float *values)
+__device__ __forceinline__ Units units_of(
+    const dtr_cuda_activation &activation, const dtr_cuda_batch &batch)
 {
     int64_t quads = (activation.units + 3) / 4;
     int64_t number = static_cast<int64_t>(blockIdx.x) * threads + threadIdx.x;
     if (number >= activation.n * quads)
-        return;
-    int64_t i = number / quads, quad = number - i * quads;
-    Factors factors = factors_of(activation, batch, i, quad);
+        return {0, 0, 0, {{0, 0, 0, 0}, false}};
+    int64_t i = number / quads, quad = number - i * quads, left = activation.units - 4 * quad;
+    return {i * activation.units + 4 * quad, static_cast<int>(4 * quad),
+        static_cast<int>(left < 4 ? left : 4), factors_of(activation, batch, i, quad)};
+}
+
+__global__ void __launch_bounds__(threads)
+    activate(dtr_cuda_activation activation, dtr_cuda_batch batch, const float *bias, float *values)
+{
+    Units units = units_of(activation, batch);
 #pragma unroll
     for (int j = 0; j < 4; j++) {
-        int64_t unit = 4 * quad + j;
-        if (unit >= activation.units)
+        if (j >= units.count)
             break;
-        float value = values[i * activation.units + unit];
+        float value = values[units.first + j];
         if (bias != nullptr)
-            value += bias[unit];
+            value += bias[units.unit + j];
         if (activation.relu && value < 0) /* a NaN is not less */
             value = 0;
-        values[i * activation.units + unit] = factors.padded ? 0 : value * factors.of[j];
+        values[units.first + j] = units.factors.padded ? 0 : value * units.factors.of[j];
     }
 }
 
 __global__ void __launch_bounds__(threads)
     cut(dtr_cuda_activation activation, dtr_cuda_batch batch, const float *values, float *diff)
 {
-    int64_t quads = (activation.units + 3) / 4;
-    int64_t number = static_cast<int64_t>(blockIdx.x) * threads + threadIdx.x;
-    if (number >= activation.n * quads)
-        return;
-    int64_t i = number / quads, quad = number - i * quads;
-    Factors factors = factors_of(activation, batch, i, quad);
+    Units units = units_of(activation, batch);
 #pragma unroll
     for (int j = 0; j < 4; j++) {
-        int64_t unit = 4 * quad + j, at = i * activation.units + unit;
-        if (unit >= activation.units)
+        if (j >= units.count)
             break;
-        bool none = factors.padded || (activation.relu && values[at] <= 0);
-        diff[at] = none ? 0 : diff[at] * factors.of[j];
+        int64_t at = units.first + j;
+        bool none = units.factors.padded || (activation.relu && values[at] <= 0);
+        diff[at] = none ? 0 : diff[at] * units.factors.of[j];
     }
 }
 

@@ -221,10 +221,9 @@ static bool cuda_describe(struct dtr_replica *base, int line, char *line_out, in
         return false;
     const struct dtr_cuda_stage *stage = &replica->inference.stages[line];
     bool product = stage->layer->kernel >= 0;
-    static const char *const precisions[] = {"fp32", "tf32", "bf16"};
     dtr_replica_describe(stage->layer, stage->fused,
         stage->layer->kind == DTR_LAYER_DENSE ? "cublas" : "cuda",
-        product ? precisions[replica->device.precision] : "", line_out, line_bytes);
+        product ? dtr_precision_name(replica->device.precision) : "", line_out, line_bytes);
     return true;
 }
 

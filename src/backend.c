@@ -9,12 +9,6 @@
 #include <string.h>
 #include <unistd.h>
 
-const char *dtr_precision_name(enum dtr_precision precision)
-{
-    static const char *const names[] = {"fp32", "tf32", "bf16"};
-    return names[precision];
-}
-
 /* Without a driver nobody has to load hundreds of megabytes to learn that there is no device. */
 static bool is_driver_there(void)
 {
@@ -86,11 +80,11 @@ static enum dtr_status choose_precision(
     return status;
 }
 
-/* A lower rank that has a rank's device, -1 if none does. */
-static int find_sharer(const struct dtr_backend *backend, int of)
+/* A lower rank that has this rank's device, -1 if none does. */
+static int find_sharer(const struct dtr_backend *backend)
 {
-    const struct dtr_placement *mine = &backend->places[of];
-    for (int rank = 0; rank < of; rank++) {
+    const struct dtr_placement *mine = &backend->places[backend->world->rank];
+    for (int rank = 0; rank < backend->world->rank; rank++) {
         const struct dtr_placement *other = &backend->places[rank];
         if (strcmp(other->host, mine->host) == 0 &&
             strcmp(other->device.uuid, mine->device.uuid) == 0)
@@ -112,7 +106,8 @@ static enum dtr_status place_ranks(struct dtr_backend *backend, const struct dtr
     if (status != DTR_OK)
         return status;
     dtr_world_gather(world, &mine, sizeof mine, backend->places);
-    int sharer = find_sharer(backend, world->rank);
+    int sharer = find_sharer(backend);
+    backend->shared = dtr_world_min_u64(world, sharer < 0) == 0;
     if (sharer >= 0 && !options->allow_gpu_sharing)
         dtr_error_set(&error, DTR_LAUNCH,
             "it would share device %d (%s) with rank %d: this host has %d ranks, and they see %d "
@@ -150,11 +145,7 @@ static const char *reason_for_host(
         return "--reduce tree is for MPI";
     if (options->on_nan == DTR_NAN_SKIP)
         return "--on-nan skip looks at a loss before the update, which only --comm mpi waits for";
-    for (int rank = 1; rank < backend->world->size; rank++) {
-        if (find_sharer(backend, rank) >= 0)
-            return "ranks share GPUs, and NCCL wants one for each";
-    }
-    return NULL;
+    return backend->shared ? "ranks share GPUs, and NCCL wants one for each" : NULL;
 }
 
 static enum dtr_status open_collective(struct dtr_backend *backend, double limit_s)

@@ -30,6 +30,7 @@ struct dtr_backend {
     enum dtr_precision precision;
     char why_not[200];            /* auto has not taken a GPU that may be there; "" */
     struct dtr_placement *places; /* [ranks]; NULL without a plugin */
+    bool shared;                  /* some ranks have the same device */
     bool trains; /* devices sum gradients and update parameters (start_step of a replica) */
     struct dtr_collective *collective; /* for that; NULL: the rank is alone */
 };
@@ -48,8 +49,5 @@ enum dtr_status dtr_backend_connect(struct dtr_backend *backend, const struct dt
 enum dtr_status dtr_backend_compile(struct dtr_backend *backend,
     const struct dtr_replica_config *config, struct dtr_replica **replica_out,
     struct dtr_error *error);
-
-/* "fp32", "tf32", "bf16" */
-const char *dtr_precision_name(enum dtr_precision precision);
 
 #endif

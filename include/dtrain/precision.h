@@ -5,4 +5,10 @@
 
 enum dtr_precision { DTR_FP32, DTR_TF32, DTR_BF16 };
 
+/* "fp32", "tf32", "bf16" */
+static inline const char *dtr_precision_name(enum dtr_precision precision)
+{
+    return precision == DTR_FP32 ? "fp32" : precision == DTR_TF32 ? "tf32" : "bf16";
+}
+
 #endif
