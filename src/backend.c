@@ -108,7 +108,14 @@ static enum dtr_status place_ranks(struct dtr_backend *backend, const struct dtr
     dtr_world_gather(world, &mine, sizeof mine, backend->places);
     int sharer = find_sharer(backend);
     backend->shared = dtr_world_min_u64(world, sharer < 0) == 0;
-    if (sharer >= 0 && !options->allow_gpu_sharing)
+    bool refused = backend->shared && !options->allow_gpu_sharing;
+    if (refused && options->backend != DTR_BACKEND_CUDA) {
+        snprintf(backend->why_not, sizeof backend->why_not,
+            "ranks would share GPUs; start a rank per GPU, or --allow-gpu-sharing");
+        backend->plugin = NULL;
+        return DTR_OK;
+    }
+    if (refused && sharer >= 0)
         dtr_error_set(&error, DTR_LAUNCH,
             "it would share device %d (%s) with rank %d: this host has %d ranks, and they see %d "
             "GPU%s; start a rank per GPU, or share them (--allow-gpu-sharing), or --backend cpu",

@@ -133,8 +133,10 @@ expect_failure 69 '--comm nccl cannot be had: the CPU computes here'
 export DTRAIN_FAKE_DEVICES=1
 job 2 "$@" --comm nccl --allow-gpu-sharing
 expect_failure 69 '--comm nccl cannot be had: ranks share GPUs'
-job 2 "$@" --precision fp32
+job 2 "$@" --backend cuda
 expect_failure 69 'it would share device 0'
+job 2 "$@" --steps 1
+check 'auto takes the CPU then' has '^GPUs: none, the CPU computes: ranks would share GPUs'
 job 2 "$@" --precision fp32 --allow-gpu-sharing --checkpoint-dir ckpt
 check 'two ranks train' [ "$status" -eq 0 ]
 reports >"$work/cuda"
