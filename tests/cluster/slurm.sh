@@ -165,6 +165,8 @@ command_run()
     [[ $# -ge 1 ]] || die 2 "slurm.sh: run COMMAND [ARGUMENT]... (see --help)"
     [[ -f $SLURM_CONF ]] ||
         die 2 "slurm.sh: there is no cluster; make one: tests/cluster/slurm.sh start NODES"
+    # mpi_environment keeps Open MPI within one host, and sbatch and srun would hand that on.
+    unset OMPI_MCA_btl_tcp_if_include
     exec bash "$hosts" run h0 "$@"
 }
 
