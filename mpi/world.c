@@ -254,6 +254,27 @@ void dtr_world_gather(struct dtr_world *world, const void *mine, int64_t bytes, 
     dtr_pulse_leave();
 }
 
+void dtr_world_send(struct dtr_world *world, int node_rank, const void *data, int64_t bytes)
+{
+    dtr_pulse_enter(DTR_WAITS_FOR_OTHERS, 0);
+    dtr_comm_check(
+        world, MPI_Send(data, (int)bytes, MPI_BYTE, node_rank, 0, world->comm->node), "MPI_Send");
+    dtr_pulse_leave();
+}
+
+int64_t dtr_world_receive(struct dtr_world *world, int node_rank, void *data_out, int64_t room)
+{
+    MPI_Status status;
+    int bytes = 0;
+    dtr_pulse_enter(DTR_WAITS_FOR_OTHERS, 0);
+    dtr_comm_check(world,
+        MPI_Recv(data_out, (int)room, MPI_BYTE, node_rank, 0, world->comm->node, &status),
+        "MPI_Recv");
+    dtr_comm_check(world, MPI_Get_count(&status, MPI_BYTE, &bytes), "MPI_Get_count");
+    dtr_pulse_leave();
+    return bytes;
+}
+
 void dtr_world_start_control(struct dtr_world *world, const struct dtr_control *mine)
 {
     struct dtr_comm *comm = world->comm;

@@ -4,6 +4,7 @@
 #include "dtrain/checkpoint.h"
 #include "dtrain/clock.h"
 #include "dtrain/evaluate.h"
+#include "dtrain/host_read.h"
 #include "dtrain/log.h"
 #include "dtrain/memory.h"
 #include "dtrain/pulse.h"
@@ -26,10 +27,9 @@ struct evaluator {
     int64_t count;
 };
 
-static enum dtr_status prepare(struct evaluator *evaluator, struct dtr_world *world,
-    const struct dtr_options *options, const char *path, struct dtr_error *error)
+static enum dtr_status open_data(struct evaluator *evaluator, const struct dtr_options *options,
+    const char *path, struct dtr_error *error)
 {
-    int64_t first, part;
     struct dtr_options with_seed = *options;
     with_seed.seed =
         evaluator->checkpoint.seed; /* its synthetic digits are those of the test set */
@@ -37,9 +37,15 @@ static enum dtr_status prepare(struct evaluator *evaluator, struct dtr_world *wo
         return error->status;
     const struct dtr_dataset_info *info = dtr_dataset_info(evaluator->dataset);
     evaluator->count = info->count[DTR_TEST];
+    return dtr_model_accepts(evaluator->checkpoint.model, path, info->shape, error);
+}
+
+static enum dtr_status prepare(struct evaluator *evaluator, struct dtr_world *world,
+    const struct dtr_options *options, struct dtr_error *error)
+{
+    int64_t first, part;
     dtr_evaluation_part(world, evaluator->count, &first, &part);
-    if (dtr_model_accepts(evaluator->checkpoint.model, path, info->shape, error) != DTR_OK ||
-        dtr_dataset_read(evaluator->dataset, DTR_TEST, first, part,
+    if (dtr_host_read(world, evaluator->dataset, DTR_TEST, first, part,
             evaluator->checkpoint.model->classes, &evaluator->samples, error) != DTR_OK)
         return error->status;
     int threads = dtr_threads_choose(options->threads, world->cores);
@@ -67,7 +73,11 @@ static int evaluate(struct dtr_world *world, const struct dtr_options *options, 
     struct dtr_error error = DTR_ERROR_NONE;
     enum dtr_status status = dtr_checkpoint_share(world, path, false, &evaluator.checkpoint);
     if (status == DTR_OK) {
-        prepare(&evaluator, world, options, path, &error);
+        open_data(&evaluator, options, path, &error);
+        status = dtr_world_agree(world, &error);
+    }
+    if (status == DTR_OK) {
+        prepare(&evaluator, world, options, &error);
         status = dtr_world_agree(world, &error);
     }
     if (status == DTR_OK)

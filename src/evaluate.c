@@ -19,8 +19,8 @@ void dtr_evaluation_part(
     const struct dtr_world *world, int64_t count, int64_t *first_out, int64_t *part_out)
 {
     int64_t blocks = (count + DTR_EVALUATION_BLOCK - 1) / DTR_EVALUATION_BLOCK;
-    int64_t first = blocks * world->rank / world->size * DTR_EVALUATION_BLOCK;
-    int64_t end = blocks * (world->rank + 1) / world->size * DTR_EVALUATION_BLOCK;
+    int64_t first = blocks * world->place / world->size * DTR_EVALUATION_BLOCK;
+    int64_t end = blocks * (world->place + 1) / world->size * DTR_EVALUATION_BLOCK;
     *first_out = first < count ? first : count;
     *part_out = (end < count ? end : count) - *first_out;
 }

@@ -10,6 +10,7 @@
 #include "dtrain/clock.h"
 #include "dtrain/cpu.h"
 #include "dtrain/evaluate.h"
+#include "dtrain/host_read.h"
 #include "dtrain/log.h"
 #include "dtrain/memory.h"
 #include "dtrain/pulse.h"
@@ -138,24 +139,21 @@ static struct dtr_shard_run shard_run(const struct dtr_trainer *trainer)
 static enum dtr_status read_data(struct dtr_trainer *trainer, struct dtr_error *error)
 {
     struct dtr_dataset *dataset = trainer->dataset;
-    const struct dtr_world *world = trainer->world;
+    struct dtr_world *world = trainer->world;
     int64_t classes = trainer->model->classes, shards = trainer->options.shards;
     int64_t first, count;
     dtr_pulse_phase(DTR_PHASE_DATA);
     dtr_evaluation_part(world, trainer->validation_count, &first, &count);
-    if (dtr_dataset_read(dataset, DTR_TRAIN, first, count, classes, &trainer->validation, error) !=
-        DTR_OK)
-        return error->status;
+    dtr_host_read(world, dataset, DTR_TRAIN, first, count, classes, &trainer->validation, error);
 
     struct dtr_shard_run run = shard_run(trainer);
     first = dtr_shard_first(trainer->train_count, shards, run.first);
     count = dtr_shard_first(trainer->train_count, shards, run.first + run.count) - first;
-    if (dtr_dataset_read(dataset, DTR_TRAIN, trainer->validation_count + first, count, classes,
-            &trainer->train, error) != DTR_OK)
-        return error->status;
+    dtr_host_read(world, dataset, DTR_TRAIN, trainer->validation_count + first, count, classes,
+        &trainer->train, error);
 
     dtr_evaluation_part(world, trainer->test_count, &first, &count);
-    return dtr_dataset_read(dataset, DTR_TEST, first, count, classes, &trainer->test, error);
+    return dtr_host_read(world, dataset, DTR_TEST, first, count, classes, &trainer->test, error);
 }
 
 static void resolve_schedule(struct dtr_trainer *trainer)

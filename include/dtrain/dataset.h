@@ -1,6 +1,7 @@
 /*
  * Images and labels: where they come from and what they are. Pixels stay uint8 in memory. All
- * functions are local: a rank opens the data set itself and reads only the ranges it owns.
+ * functions are local: a rank opens the data set itself and reads only the ranges it owns, or lets
+ * another of its host read them (host_read.h).
  */
 #ifndef DTRAIN_DATASET_H
 #define DTRAIN_DATASET_H
@@ -8,6 +9,7 @@
 #include "dtrain/model.h"
 #include "dtrain/status.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 enum dtr_split { DTR_TRAIN, DTR_TEST };
@@ -26,6 +28,7 @@ struct dtr_dataset_info {
     char description[256]; /* for the plan: "MNIST-format IDX in /data/mnist", "synthetic digits" */
     struct dtr_shape shape;
     int64_t count[2]; /* by enum dtr_split */
+    bool sequential;  /* a range is reached only by passing over all before it: compressed */
 };
 
 /*
@@ -52,6 +55,10 @@ const struct dtr_dataset_info *dtr_dataset_info(const struct dtr_dataset *datase
 enum dtr_status dtr_dataset_read(struct dtr_dataset *dataset, enum dtr_split split, int64_t first,
     int64_t count, int64_t classes, struct dtr_samples *samples_out, struct dtr_error *error);
 void dtr_samples_free(struct dtr_samples *samples);
+
+/* Room for a range; what is in it is unset. After a failure there is nothing to free. */
+enum dtr_status dtr_samples_alloc(const struct dtr_dataset_info *info, int64_t first, int64_t count,
+    struct dtr_samples *samples_out, struct dtr_error *error);
 
 /* Sum modulo 2^64 over samples of a hash of (split, index, label, pixels): adding the values of any
  * partition of the data gives the same fingerprint. */

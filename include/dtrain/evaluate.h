@@ -15,7 +15,8 @@
 enum dtr_status dtr_open_data(
     const struct dtr_options *options, struct dtr_dataset **dataset_out, struct dtr_error *error);
 
-/* This rank's part, [first, first + part), of a set of `count` samples. Local. */
+/* This rank's part, [first, first + part), of a set of `count` samples; the parts of a host's ranks
+ * are neighbours, as their shards are. Local. */
 void dtr_evaluation_part(
     const struct dtr_world *world, int64_t count, int64_t *first_out, int64_t *part_out);
 

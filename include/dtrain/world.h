@@ -87,6 +87,12 @@ bool dtr_world_differs(struct dtr_world *world, uint64_t value, uint64_t *usual_
 enum dtr_status dtr_world_compare(
     struct dtr_world *world, uint64_t value, const char *what, struct dtr_error *error);
 
+/* Between a host's first rank and another one of the host, which name each other by node_rank: a
+ * message of at most 2^31 - 1 bytes, which may be 0. The receiver has room for `room` bytes, and is
+ * told how many came. These two call, the others do not. */
+void dtr_world_send(struct dtr_world *world, int node_rank, const void *data, int64_t bytes);
+int64_t dtr_world_receive(struct dtr_world *world, int node_rank, void *data_out, int64_t room);
+
 void dtr_world_barrier(struct dtr_world *world);
 
 #endif

@@ -86,6 +86,7 @@ int MPI_Sendrecv(const void *data, int count, MPI_Datatype type, int to, int tag
     int count_out, MPI_Datatype type_out, int from, int tag_out, MPI_Comm comm,
     MPI_Status *status_out);
 int MPI_Iprobe(int from, int tag, MPI_Comm comm, int *there_out, MPI_Status *status_out);
+int MPI_Get_count(const MPI_Status *status, MPI_Datatype type, int *count_out);
 
 #pragma GCC visibility pop
 

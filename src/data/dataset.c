@@ -148,26 +148,32 @@ const struct dtr_dataset_info *dtr_dataset_info(const struct dtr_dataset *datase
     return &dataset->info;
 }
 
-static enum dtr_status allocate_samples(struct dtr_samples *samples, struct dtr_error *error)
+enum dtr_status dtr_samples_alloc(const struct dtr_dataset_info *info, int64_t first, int64_t count,
+    struct dtr_samples *samples_out, struct dtr_error *error)
 {
-    samples->images = dtr_alloc_unset(samples->count, samples->image_bytes, "images", error);
-    if (samples->images == NULL)
-        return error->status;
-    samples->labels = dtr_alloc_unset(samples->count, 1, "labels", error);
-    return samples->labels == NULL ? error->status : DTR_OK;
+    int64_t image_bytes = dtr_shape_count(info->shape);
+    *samples_out = (struct dtr_samples){.first = first,
+        .count = count,
+        .image_bytes = image_bytes,
+        .images = dtr_alloc_unset(count, image_bytes, "images", error)};
+    if (samples_out->images != NULL)
+        samples_out->labels = dtr_alloc_unset(count, 1, "labels", error);
+    if (samples_out->labels != NULL)
+        return DTR_OK;
+    dtr_samples_free(samples_out);
+    return error->status;
 }
 
 enum dtr_status dtr_dataset_read(struct dtr_dataset *dataset, enum dtr_split split, int64_t first,
     int64_t count, int64_t classes, struct dtr_samples *samples_out, struct dtr_error *error)
 {
-    *samples_out = (struct dtr_samples){
-        .first = first, .count = count, .image_bytes = dtr_shape_count(dataset->info.shape)};
+    *samples_out = (struct dtr_samples){0};
     int64_t available = dataset->info.count[split];
     if (first < 0 || count < 0 || count > available - first)
         return dtr_error_set(error, DTR_FAILED,
             "%s: %" PRId64 " samples from %" PRId64 " on were asked of a split of %" PRId64,
             dataset->info.description, count, first, available);
-    enum dtr_status status = allocate_samples(samples_out, error);
+    enum dtr_status status = dtr_samples_alloc(&dataset->info, first, count, samples_out, error);
     if (status == DTR_OK && count > 0)
         status = dataset->source->read(dataset->state, split, classes, samples_out, error);
     if (status != DTR_OK)

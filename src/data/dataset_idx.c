@@ -18,7 +18,7 @@
 /* The last byte of a magic number is how many dimensions follow. */
 enum { MAGIC_LABELS = 0x801, MAGIC_IMAGES = 0x803, MAGIC_COLOR_IMAGES = 0x804 };
 enum { MAX_DIMS = 4, MAX_SIDE = 65535 };
-enum { BUFFER_BYTES = 128 << 10, PIECE_BYTES = 1 << 20 };
+enum { BUFFER_BYTES = 32 << 10, PIECE_BYTES = 1 << 20 };
 
 /* Deflate makes at most this many bytes of one. */
 enum { MAX_INFLATION = 1032 };
@@ -324,8 +324,9 @@ static enum dtr_status idx_open(const char *where, uint64_t seed, struct dtr_dat
         idx_close(idx);
         return status;
     }
-    *info_out = (struct dtr_dataset_info){
-        .shape = shape, .count = {idx->images[DTR_TRAIN].count, idx->images[DTR_TEST].count}};
+    *info_out = (struct dtr_dataset_info){.shape = shape,
+        .count = {idx->images[DTR_TRAIN].count, idx->images[DTR_TEST].count},
+        .sequential = !gzdirect(idx->images[DTR_TRAIN].gz) || !gzdirect(idx->images[DTR_TEST].gz)};
     snprintf(info_out->description, sizeof info_out->description, "MNIST-format IDX in %s", where);
     *state_out = idx;
     return DTR_OK;
