@@ -31,7 +31,7 @@ mkdir -p "$root/build" || die 74 "cannot write to $root; copy the checkout to a 
 # shellcheck disable=SC2086 # a list
 packages_ensure 'to build dtrain' "$root/build/packages.log" $PACKAGES_BUILD || exit
 [ -x "$root/build/release/dtrain" ] || say "building build/release/dtrain"
-build release dtrain --buildtype=release ||
+build release program --buildtype=release ||
     die 1 "building dtrain failed; the reason is at the end of $root/build/release.log"
 
 if [ -z "${DTRAIN_DATA:-}" ] && [ ! -e data/mnist ] && [ -e "$root/data/mnist" ]; then
