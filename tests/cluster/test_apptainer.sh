@@ -36,7 +36,8 @@ cp /etc/hosts "$work/sid/etc/hosts"
 # apptainer ARGUMENT...: sees this test's folder and the checkout, at their places. A chroot it would
 # refuse. The capability that it drops is one that containers seldom have, and it cannot do without
 # unless it is told.
-mkdir -p "$work/bin" "$work/sid$work" "$work/sid$root" "$work/sid/old"
+slurm=${TMPDIR:-/tmp}/dtrain-slurm # in which each of its nodes has a folder for PMIx
+mkdir -p "$work/bin" "$work/sid$work" "$work/sid$root" "$work/sid$slurm" "$work/sid/old"
 cat >"$work/bin/apptainer" <<EOT
 #!/bin/bash
 here=\$PWD
@@ -45,8 +46,8 @@ APPTAINER_DROP_CAPS=CAP_SYS_RESOURCE APPTAINER_CACHEDIR=$work/cache TMPDIR=$work
     exec unshare --mount --propagation private bash -euc '
     mount --bind . .
     cd "\$PWD"
-    for folder in /proc /sys /dev "$work" "$root"; do
-        mount --rbind "\$folder" ".\$folder"
+    for folder in /proc /sys /dev "$work" "$root" "$slurm"; do
+        [ ! -e "\$folder" ] || mount --rbind "\$folder" ".\$folder"
     done
     pivot_root . old
     cd /
@@ -111,22 +112,30 @@ run mpiexec.mpich -n 2 apptainer exec dtrain.sif dtrain "${training[@]}"
 check "another MPI's launcher is refused" [ "$status" -eq 69 ]
 check 'and named' grep -q 'mpiexec (PMI) started 2 processes.*Open MPI.*rank 0 of 1' "$err"
 
-# The job script, with a srun that is mpirun.
+# The job script, on a Slurm of two nodes: srun starts the containers. Where a site would load a module,
+# this Apptainer is put into PATH.
 if [[ -n ${DTRAIN_DATA:-} ]]; then
     mkdir "$work/data"
     cp -r "$DTRAIN_DATA" "$work/data/mnist"
-    cat >"$work/bin/srun" <<'EOT'
-#!/bin/sh
-while [ "$1" != apptainer ]; do shift; done
-exec mpirun -n 2 --bind-to none "$@"
-EOT
-    chmod +x "$work/bin/srun"
-    job 1 --steps 20
+    sed "s|^# module load apptainer|PATH='$work/bin':\$PATH|" "$root/jobs/apptainer.sbatch" \
+        >"$work/apptainer.sbatch"
+    run bash "$root/tests/cluster/slurm.sh" start 2
+    check 'there is a Slurm' [ "$status" -eq 0 ]
+    trap 'bash "$root/tests/cluster/slurm.sh" stop; rm -rf --one-file-system "$work"' EXIT
+    training=(--steps 20 --eval-every 10)
+    job 1 "${training[@]}" --checkpoint-dir none
     expected=$(grep '^Weights: ' "$out")
-    run env -u DTRAIN_DATA SLURM_JOB_NUM_NODES=1 SLURM_NTASKS=2 SLURM_CPUS_PER_TASK=1 \
-        bash "$root/jobs/apptainer.sbatch" --steps 20 --checkpoint-dir runs/1
-    trains 2 'Open MPI'
-    check 'checkpoints are outside' [ -f "$work/runs/1/ckpt-s000000020.h5" ]
+    for nodes in 1 2; do
+        run timeout 300 bash "$root/tests/cluster/slurm.sh" run sbatch --wait --nodes="$nodes" \
+            --ntasks-per-node=2 --cpus-per-task=1 --output=apptainer.out apptainer.sbatch "${training[@]}"
+        last="apptainer.sbatch on $nodes nodes"
+        cp "$work/apptainer.out" "$out"
+        trains $((2 * nodes)) 'Open MPI'
+        check "on $nodes hosts" grep -q "^dtrain .*, $nodes hosts\? (rank 0 on h1)" "$out"
+    done
+    check 'checkpoints are outside' [ -f "$work/runs/2/ckpt-s000000020.h5" ]
+    bash "$root/tests/cluster/slurm.sh" stop
+    training=(--data synthetic:2000 --validation-size 200 --steps 40 --checkpoint-dir none)
     job 1 "${training[@]}"
     expected=$(grep '^Weights: ' "$out")
 fi
