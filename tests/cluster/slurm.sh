@@ -18,6 +18,10 @@
 #
 # MPI programs are started by PMIx, tasks are bound to cores only where srun is told to
 # (--cpu-bind=cores, on cores that the machine has), and a requeued job waits seconds, not minutes.
+# Nodes' processes are in sessions of their own, and the kernel divides a core among sessions
+# (/proc/sys/kernel/sched_autogroup_enabled), where sched_yield() does not reach another one: more
+# ranks than the machine has cores, on several nodes, may stand still for seconds, or for as long as
+# a watchdog takes to notice. With 0 there they do not.
 # Configuration, state and logs are in the folder dtrain-slurm in $TMPDIR, the network is
 # that of the hosts: /etc/slurm, a munge daemon and a Slurm of this machine are neither used nor
 # touched. Exit status 69: there can be no cluster here; 1: there is one, or other hosts, already.
