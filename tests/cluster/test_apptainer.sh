@@ -36,8 +36,7 @@ cp /etc/hosts "$work/sid/etc/hosts"
 # apptainer ARGUMENT...: sees this test's folder and the checkout, at their places. A chroot it would
 # refuse. The capability that it drops is one that containers seldom have, and it cannot do without
 # unless it is told.
-slurm=${TMPDIR:-/tmp}/dtrain-slurm # in which each of its nodes has a folder for PMIx
-mkdir -p "$work/bin" "$work/sid$work" "$work/sid$root" "$work/sid$slurm" "$work/sid/old"
+mkdir -p "$work/bin" "$work/sid$work" "$work/sid$root" "$work/sid/old"
 cat >"$work/bin/apptainer" <<EOT
 #!/bin/bash
 here=\$PWD
@@ -46,8 +45,8 @@ APPTAINER_DROP_CAPS=CAP_SYS_RESOURCE APPTAINER_CACHEDIR=$work/cache TMPDIR=$work
     exec unshare --mount --propagation private bash -euc '
     mount --bind . .
     cd "\$PWD"
-    for folder in /proc /sys /dev "$work" "$root" "$slurm"; do
-        [ ! -e "\$folder" ] || mount --rbind "\$folder" ".\$folder"
+    for folder in /proc /sys /dev "$work" "$root"; do
+        mount --rbind "\$folder" ".\$folder"
     done
     pivot_root . old
     cd /
@@ -113,7 +112,7 @@ check "another MPI's launcher is refused" [ "$status" -eq 69 ]
 check 'and named' grep -q 'mpiexec (PMI) started 2 processes.*Open MPI.*rank 0 of 1' "$err"
 
 # The job script, on a Slurm of two nodes: srun starts the containers. Where a site would load a module,
-# this Apptainer is put into PATH.
+# this Apptainer is put into PATH. The containers do not see Slurm's spool folder, where PMIx has files.
 if [[ -n ${DTRAIN_DATA:-} ]]; then
     mkdir "$work/data"
     cp -r "$DTRAIN_DATA" "$work/data/mnist"
