@@ -25,6 +25,9 @@ case ${1:-} in
     ;;
 esac
 [[ $# -gt 0 ]] || set -- 1 2 4 8 16 32 64
+for ranks in "$@"; do
+    [[ $ranks =~ ^[1-9][0-9]*$ ]] || die 2 "startup.sh: '$ranks' is no number of ranks (see --help)"
+done
 command -v strace >/dev/null || die 1 "startup.sh: no strace (Debian: apt-get install strace)"
 build release dtrain --buildtype=release || die 1 "the build failed (log: build/release.log)"
 mpi_environment

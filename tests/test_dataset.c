@@ -1,5 +1,6 @@
 #include "dtrain/dataset.h"
 #include "dtrain/synthetic.h"
+#include "idx.h"
 #include "unit_main.h"
 
 #include <fcntl.h>
@@ -15,11 +16,7 @@
 #include <unistd.h>
 
 enum { TRAIN = 7, TEST = 3, ROWS = 4, COLS = 3, PIXELS = ROWS * COLS, CLASSES = 10 };
-enum { TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS, FILES };
 enum form { PLAIN, GZ };
-
-static const char *const file_name[FILES] = {"train-images-idx3-ubyte", "train-labels-idx1-ubyte",
-    "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"};
 
 struct bytes {
     uint8_t *at;
@@ -59,7 +56,7 @@ static void remove_folder(void)
 static const char *path_of(int file, enum form form)
 {
     static char path[512];
-    snprintf(path, sizeof path, "%s/%s%s", folder, file_name[file], form == GZ ? ".gz" : "");
+    snprintf(path, sizeof path, "%s/%s%s", folder, idx_name[file], form == GZ ? ".gz" : "");
     return path;
 }
 
@@ -101,21 +98,13 @@ static void gzip(const char *path)
     ck_assert_int_eq(status, 0);
 }
 
-static void put_big_endian(uint8_t *at, int64_t value)
-{
-    for (int i = 0; i < 4; i++)
-        at[i] = (uint8_t)(value >> (24 - 8 * i));
-}
-
 static struct bytes make_idx(int dims, const int64_t dim[])
 {
     int64_t header = 4 + 4 * dims, data = 1;
     for (int i = 0; i < dims; i++)
         data *= dim[i];
     struct bytes idx = make_bytes(header + data);
-    put_big_endian(idx.at, 0x800 + dims);
-    for (int i = 0; i < dims; i++)
-        put_big_endian(idx.at + 4 + 4 * i, dim[i]);
+    put_idx_header(idx.at, dims, dim);
     return idx;
 }
 
@@ -165,7 +154,7 @@ static void put_good_file(int file, enum form form)
 
 static void put_good_files(enum form form)
 {
-    for (int file = 0; file < FILES; file++)
+    for (int file = 0; file < IDX_FILES; file++)
         put_good_file(file, form);
 }
 
@@ -257,9 +246,9 @@ static void check_good_folder(const char *where)
 
 START_TEST(test_plain_compressed_and_mixed)
 {
-    for (int mixture = 0; mixture < 1 << FILES; mixture++) {
+    for (int mixture = 0; mixture < 1 << IDX_FILES; mixture++) {
         empty_folder();
-        for (int file = 0; file < FILES; file++)
+        for (int file = 0; file < IDX_FILES; file++)
             put_good_file(file, mixture >> file & 1 ? GZ : PLAIN);
         check_good_folder(folder);
     }
@@ -272,7 +261,7 @@ END_TEST
 START_TEST(test_plain_wins_over_compressed)
 {
     put_good_files(PLAIN);
-    for (int file = 0; file < FILES; file++)
+    for (int file = 0; file < IDX_FILES; file++)
         write_bytes(path_of(file, GZ), (struct bytes){(uint8_t[]){0}, 1});
     check_good_folder(folder);
 }
@@ -282,13 +271,13 @@ END_TEST
 START_TEST(test_form_is_told_by_content)
 {
     put_good_files(GZ);
-    for (int file = 0; file < FILES; file++) {
+    for (int file = 0; file < IDX_FILES; file++) {
         char from[512];
         snprintf(from, sizeof from, "%s", path_of(file, GZ));
         ck_assert_int_eq(rename(from, path_of(file, PLAIN)), 0);
     }
     check_good_folder(folder);
-    for (int file = 0; file < FILES; file++) {
+    for (int file = 0; file < IDX_FILES; file++) {
         struct bytes bytes = good_file(file);
         write_bytes(path_of(file, GZ), bytes);
         unlink(path_of(file, PLAIN));
@@ -524,7 +513,7 @@ START_TEST(test_truncated)
         struct bytes bytes = read_bytes(path_of(file, form));
         char what[100];
         for (bytes.size--; bytes.size >= 0; bytes.size--) {
-            snprintf(what, sizeof what, "%s cut to %" PRId64, file_name[file], bytes.size);
+            snprintf(what, sizeof what, "%s cut to %" PRId64, idx_name[file], bytes.size);
             write_bytes(path_of(file, form), bytes);
             check_refused(folder, CLASSES, what, path_of(file, form), "bytes");
         }
@@ -602,7 +591,7 @@ START_TEST(test_damaged_gzip)
     struct bytes bytes = read_bytes(path);
     for (int64_t i = 0; i < bytes.size; i++) {
         char what[100];
-        snprintf(what, sizeof what, "%s with byte %" PRId64 " inverted", file_name[file], i);
+        snprintf(what, sizeof what, "%s with byte %" PRId64 " inverted", idx_name[file], i);
         bytes.at[i] ^= 0xFF;
         write_bytes(path, bytes);
         if (i >= 4 && i < 10)
@@ -635,9 +624,9 @@ START_TEST(test_missing_file)
     int file = _i;
     put_good_files(PLAIN);
     unlink(path_of(file, PLAIN));
-    check_refused(folder, CLASSES, "missing", folder, file_name[file]);
+    check_refused(folder, CLASSES, "missing", folder, idx_name[file]);
     char both[100];
-    snprintf(both, sizeof both, "neither %s nor %s.gz", file_name[file], file_name[file]);
+    snprintf(both, sizeof both, "neither %s nor %s.gz", idx_name[file], idx_name[file]);
     check_refused(folder, CLASSES, "missing", both, "jobs/fetch-mnist.sh");
 }
 END_TEST
@@ -669,7 +658,7 @@ START_TEST(test_swapped_files)
         struct bytes one = good_file(pairs[i][0]), other = good_file(pairs[i][1]);
         put_file(pairs[i][0], PLAIN, other);
         put_file(pairs[i][1], PLAIN, one);
-        check_refused(folder, CLASSES, "swapped", file_name[pairs[i][0]], "holds");
+        check_refused(folder, CLASSES, "swapped", idx_name[pairs[i][0]], "holds");
         free(one.at);
         free(other.at);
     }
@@ -886,13 +875,13 @@ static Suite *make_suite(void)
 
     TCase *broken = add_case(suite, "broken");
     tcase_add_loop_test(broken, test_broken, 0, sizeof breakages / sizeof *breakages);
-    tcase_add_loop_test(broken, test_truncated, 0, FILES);
+    tcase_add_loop_test(broken, test_truncated, 0, IDX_FILES);
     tcase_add_test(broken, test_truncation_is_described);
-    tcase_add_loop_test(broken, test_plain_size_is_checked_at_open, 0, FILES);
-    tcase_add_loop_test(broken, test_damaged_gzip, 0, FILES);
+    tcase_add_loop_test(broken, test_plain_size_is_checked_at_open, 0, IDX_FILES);
+    tcase_add_loop_test(broken, test_damaged_gzip, 0, IDX_FILES);
     tcase_add_test(broken, test_labels_of_a_smaller_model);
-    tcase_add_loop_test(broken, test_missing_file, 0, FILES);
-    tcase_add_loop_test(broken, test_not_a_regular_file, 0, FILES);
+    tcase_add_loop_test(broken, test_missing_file, 0, IDX_FILES);
+    tcase_add_loop_test(broken, test_not_a_regular_file, 0, IDX_FILES);
     tcase_add_test(broken, test_swapped_files);
     tcase_add_test(broken, test_unreadable);
     tcase_add_test(broken, test_not_such_a_folder);

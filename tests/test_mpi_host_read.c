@@ -1,5 +1,6 @@
 /* Samples from compressed files on 1 to 8 ranks: a host reads them once. */
 #include "dtrain/host_read.h"
+#include "idx.h"
 #include "mpi_main.h"
 
 #include <inttypes.h>
@@ -7,7 +8,7 @@
 #include <unistd.h>
 #include <zlib.h>
 
-/* A rank's part is several blocks of what is sent at a time. */
+/* On 2 and 3 ranks a part is more than is sent at a time. */
 enum { TRAIN = 2000, TEST = 60, SIDE = 70, PIXELS = SIDE * SIDE, CLASSES = 10 };
 
 /* Rank 0 makes data sets; the others hear where. */
@@ -41,21 +42,17 @@ static uint8_t label(int set, int64_t sample)
     return (uint8_t)((sample + set) % CLASSES);
 }
 
-static void put(gzFile file, int dims, int64_t count)
+static void put_file(int set, const char *form, int which)
 {
-    int64_t header[4] = {0x800 + dims, count, SIDE, SIDE};
-    for (int i = 0; i < 1 + dims; i++)
-        for (int shift = 24; shift >= 0; shift -= 8)
-            gzputc(file, (int)(header[i] >> shift & 0xFF));
-}
-
-static void put_file(int set, const char *form, const char *name, int dims, int64_t count)
-{
+    int dims = which == TRAIN_IMAGES || which == TEST_IMAGES ? 3 : 1;
+    int64_t count = which == TRAIN_IMAGES || which == TRAIN_LABELS ? TRAIN : TEST;
+    uint8_t header[IDX_MAX_HEADER];
+    int64_t bytes = put_idx_header(header, dims, (int64_t[]){count, SIDE, SIDE});
     char path[200];
-    snprintf(path, sizeof path, "%s/%d-%s/%s", folder, set, form, name);
+    snprintf(path, sizeof path, "%s/%d-%s/%s", folder, set, form, idx_name[which]);
     gzFile file = gzopen(path, strcmp(form, "gz") == 0 ? "wb1" : "wbT");
     ck_assert_ptr_nonnull(file);
-    put(file, dims, count);
+    gzwrite(file, header, (unsigned)bytes);
     for (int64_t i = 0; i < count; i++) {
         if (dims == 1)
             gzputc(file, label(set, i));
@@ -73,10 +70,8 @@ static void put_set(int set, const char *form)
         return;
     snprintf(command, sizeof command, "mkdir %s/%d-%s", folder, set, form);
     ck_assert_int_eq(system(command), 0);
-    put_file(set, form, "train-images-idx3-ubyte", 3, TRAIN);
-    put_file(set, form, "train-labels-idx1-ubyte", 1, TRAIN);
-    put_file(set, form, "t10k-images-idx3-ubyte", 3, TEST);
-    put_file(set, form, "t10k-labels-idx1-ubyte", 1, TEST);
+    for (int which = 0; which < IDX_FILES; which++)
+        put_file(set, form, which);
 }
 
 static struct dtr_dataset *open_set(int set, const char *form)

@@ -5,31 +5,29 @@
 /* A host's first rank needs so much memory to hand samples on, or what one sample takes. */
 enum { BLOCK_BYTES = 4 << 20 };
 
-/* What a rank asks of the host's first. It takes samples in the same blocks as they are sent. */
+/* What a rank asks of the host's first. */
 struct request {
-    int64_t first, count, block;
+    int64_t first, count;
 };
 
-static struct dtr_samples block_of(const struct dtr_samples *samples, int64_t done, int64_t block)
+/* How many samples are sent next. */
+static int64_t next_count(int64_t left, int64_t image_bytes)
 {
-    struct dtr_samples part = *samples;
-    part.first += done;
-    part.labels += done;
-    part.images += done * samples->image_bytes;
-    part.count = samples->count - done < block ? samples->count - done : block;
-    return part;
+    int64_t most = image_bytes < BLOCK_BYTES ? BLOCK_BYTES / image_bytes : 1;
+    return left < most ? left : most;
 }
 
 /* A message without labels means that there is an error, and the last. */
-static void receive(struct dtr_world *world, struct dtr_samples *samples, int64_t block)
+static void receive(struct dtr_world *world, const struct dtr_samples *samples)
 {
-    struct request request = {samples->first, samples->count, block};
+    struct request request = {samples->first, samples->count};
+    int64_t image_bytes = samples->image_bytes, count;
     dtr_world_send(world, 0, &request, sizeof request);
-    for (int64_t done = 0; done < samples->count; done += block) {
-        struct dtr_samples part = block_of(samples, done, block);
-        if (dtr_world_receive(world, 0, part.labels, part.count) == 0)
+    for (int64_t done = 0; done < samples->count; done += count) {
+        count = next_count(samples->count - done, image_bytes);
+        if (dtr_world_receive(world, 0, samples->labels + done, count) == 0)
             return;
-        dtr_world_receive(world, 0, part.images, part.count * part.image_bytes);
+        dtr_world_receive(world, 0, samples->images + done * image_bytes, count * image_bytes);
     }
 }
 
@@ -37,16 +35,17 @@ static void serve(struct dtr_world *world, int node_rank, struct dtr_dataset *da
     enum dtr_split split, int64_t classes, struct dtr_error *error)
 {
     struct request request;
+    int64_t image_bytes = dtr_shape_count(dtr_dataset_info(dataset)->shape), count;
     dtr_world_receive(world, node_rank, &request, sizeof request);
-    for (int64_t done = 0; done < request.count; done += request.block) {
+    for (int64_t done = 0; done < request.count; done += count) {
         struct dtr_samples part = {0};
-        int64_t count = request.count - done < request.block ? request.count - done : request.block;
+        count = next_count(request.count - done, image_bytes);
         if (error->status == DTR_OK)
             dtr_dataset_read(dataset, split, request.first + done, count, classes, &part, error);
         dtr_world_send(world, node_rank, part.labels, error->status == DTR_OK ? count : 0);
         if (error->status != DTR_OK)
             return;
-        dtr_world_send(world, node_rank, part.images, count * part.image_bytes);
+        dtr_world_send(world, node_rank, part.images, count * image_bytes);
         dtr_samples_free(&part);
     }
 }
@@ -69,7 +68,7 @@ enum dtr_status dtr_host_read(struct dtr_world *world, struct dtr_dataset *datas
         return error->status;
 
     if (world->node_rank != 0)
-        receive(world, samples_out, image_bytes < BLOCK_BYTES ? BLOCK_BYTES / image_bytes : 1);
+        receive(world, samples_out);
     for (int other = 1; other < world->node_size && world->node_rank == 0; other++)
         serve(world, other, dataset, split, classes, error);
     return error->status;

@@ -8,6 +8,7 @@
  * bytes stand for.
  * With sanitizers, which see what is read beyond an end. A failure leaves the file where it is.
  */
+#include "../idx.h"
 #include "dtrain/checkpoint.h"
 #include "dtrain/dataset.h"
 #include "dtrain/memory.h"
@@ -24,10 +25,7 @@
 
 enum { BLOCK = 512, FIRST_BYTES = 32 };
 enum { TRAIN = 200, TEST = 40, SIDE = DTR_SYNTHETIC_SIDE, PIXELS = SIDE * SIDE };
-enum { TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS, IDX_FILES };
 
-static const char *const idx_name[IDX_FILES] = {"train-images-idx3-ubyte",
-    "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"};
 static const char model_text[] = "input 8 8 1\nconv 4 3x3 relu\nmaxpool 2\ndense 10\n";
 
 struct bytes {
@@ -212,21 +210,13 @@ static size_t header_bytes(int file)
     return holds_images(file) ? 16 : 8;
 }
 
-static void put_big_endian(uint8_t *at, uint32_t value)
-{
-    for (int i = 0; i < 4; i++)
-        at[i] = (uint8_t)(value >> (24 - 8 * i));
-}
-
 static void make_split(enum dtr_split split, uint32_t count, int images, int labels)
 {
-    const uint32_t sizes[] = {0x803, count, SIDE, SIDE};
+    const int64_t sizes[] = {count, SIDE, SIDE};
     idx[images] = make_bytes(header_bytes(images) + count * PIXELS);
     idx[labels] = make_bytes(header_bytes(labels) + count);
-    for (int i = 0; i < 4; i++)
-        put_big_endian(idx[images].at + 4 * i, sizes[i]);
-    put_big_endian(idx[labels].at, 0x801);
-    put_big_endian(idx[labels].at + 4, count);
+    put_idx_header(idx[images].at, 3, sizes);
+    put_idx_header(idx[labels].at, 1, sizes);
     for (uint32_t i = 0; i < count; i++)
         idx[labels].at[header_bytes(labels) + i] = dtr_synthetic_digit(
             1, split, i, idx[images].at + header_bytes(images) + i * PIXELS);

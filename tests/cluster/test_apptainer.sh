@@ -126,7 +126,8 @@ if [[ -n ${DTRAIN_DATA:-} ]]; then
     expected=$(grep '^Weights: ' "$out")
     for nodes in 1 2; do
         run timeout 300 bash "$root/tests/cluster/slurm.sh" run sbatch --wait --nodes="$nodes" \
-            --ntasks-per-node=$((3 - nodes)) --cpus-per-task=1 --output=apptainer.out apptainer.sbatch "${training[@]}"
+            --ntasks-per-node=$((3 - nodes)) --cpus-per-task=1 --output=apptainer.out \
+            apptainer.sbatch "${training[@]}"
         last="apptainer.sbatch on $nodes nodes"
         cp "$work/apptainer.out" "$out"
         trains 2 'Open MPI'
