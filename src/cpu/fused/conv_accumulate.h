@@ -22,8 +22,8 @@ struct conv_tile {
     struct conv_entries entries;
     const float *from;      /* an entry's factors begin `at` * unit floats further on ... */
     int64_t unit, from_row; /* ... and their rows lie so far apart */
-    float *to;              /* a list's sums, likewise */
-    int64_t to_row;
+    float *to;      /* a list's sums; its rows follow one another, but with TILE_SLIDE ... */
+    int64_t to_row; /* ... they lie so far apart */
     bool from_zero; /* nothing is there yet; not for TILE_SLIDE */
 };
 
@@ -54,10 +54,10 @@ INLINE void accumulate_list(
     vec sums[TILE_ROWS][TILE_COLUMNS];
     float *to = tile->to + list.to;
     UNROLL for (int r = 0; r < rows; r++) UNROLL for (int c = 0; c < columns; c++)
-        sums[r][c] = tile->from_zero ? vec_zero() : vec_load(to + r * tile->to_row + c * VEC);
+        sums[r][c] = tile->from_zero ? vec_zero() : vec_load(to + (r * columns + c) * VEC);
     add_terms(kind, rows, columns, tile, list, sums);
     UNROLL for (int r = 0; r < rows; r++) UNROLL for (int c = 0; c < columns; c++)
-        vec_store(to + r * tile->to_row + c * VEC, sums[r][c]);
+        vec_store(to + (r * columns + c) * VEC, sums[r][c]);
 }
 
 /* The first column's sums go to memory, the others move up. */

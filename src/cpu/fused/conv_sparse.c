@@ -230,7 +230,6 @@ static void add_band(const struct pass *pass, struct share share, const struct c
                 .unit = 1,
                 .from_row = sizes->src_row,
                 .to = diff_kernel + block * shape->out.c * sizes->taps + row * sizes->columns * VEC,
-                .to_row = sizes->columns * VEC,
                 .from_zero = first,
             };
             conv_accumulate(kernel_tile_kind(shape),
