@@ -1,6 +1,7 @@
 #include "progress.h"
 
 #include "dtrain/memory.h"
+#include "dtrain/signals.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -68,7 +69,7 @@ enum dtr_status progress_start(
     pthread_mutex_init(&progress->working, NULL);
     pthread_mutex_init(&progress->mutex, NULL);
     pthread_cond_init(&progress->changed, NULL);
-    int code = pthread_create(&progress->thread, NULL, run, progress);
+    int code = dtr_signals_create_thread(&progress->thread, run, progress);
     if (code != 0) {
         free(progress);
         return dtr_error_set(

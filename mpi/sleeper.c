@@ -1,7 +1,8 @@
 #include "sleeper.h"
 
+#include "dtrain/signals.h"
+
 #include <errno.h>
-#include <signal.h>
 #include <stdint.h>
 #include <string.h>
 #include <time.h>
@@ -10,17 +11,13 @@ enum dtr_status sleeper_start(struct sleeper *sleeper, void *(*run)(void *), voi
     const char *what, struct dtr_error *error)
 {
     pthread_condattr_t monotonic;
-    sigset_t all, before;
     sleeper->stop = false;
     pthread_mutex_init(&sleeper->mutex, NULL);
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     pthread_cond_init(&sleeper->changed, &monotonic);
     pthread_condattr_destroy(&monotonic);
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int code = pthread_create(&sleeper->thread, NULL, run, context);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    int code = dtr_signals_create_thread(&sleeper->thread, run, context);
     if (code == 0)
         return DTR_OK;
     return dtr_error_set(error, DTR_FAILED, "cannot start %s: %s", what, strerror(code));

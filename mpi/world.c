@@ -4,6 +4,7 @@
 #include "dtrain/log.h"
 #include "dtrain/memory.h"
 #include "dtrain/pulse.h"
+#include "dtrain/signals.h"
 #include "launch.h"
 
 #include <inttypes.h>
@@ -50,7 +51,7 @@ static void *end_later(void *status)
 void dtr_comm_end_soon(enum dtr_status status)
 {
     pthread_t thread;
-    pthread_create(&thread, NULL, end_later, (void *)(intptr_t)status);
+    dtr_signals_create_thread(&thread, end_later, (void *)(intptr_t)status);
 }
 
 /* Calls of the MPI library that wait for the other ranks. */

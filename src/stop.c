@@ -1,6 +1,7 @@
 #include "stop.h"
 
 #include "dtrain/clock.h"
+#include "dtrain/signals.h"
 #include "slurm.h"
 
 #include <math.h>
@@ -18,13 +19,9 @@ static void ask(int number)
 void dtr_stop_watch(void)
 {
     static const int numbers[] = {SIGTERM, SIGINT, SIGUSR1, SIGUSR2};
-    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
-        struct sigaction action = {.sa_handler = ask, .sa_flags = SA_RESTART};
-        if (numbers[i] == SIGINT)
-            action.sa_flags |= (int)SA_RESETHAND;
-        sigemptyset(&action.sa_mask);
-        sigaction(numbers[i], &action, NULL);
-    }
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
+        dtr_signals_handle(
+            numbers[i], ask, numbers[i] == SIGINT ? DTR_SIGNALS_ONCE : DTR_SIGNALS_ALWAYS);
 }
 
 int64_t dtr_stop_signal(void)

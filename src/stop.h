@@ -14,7 +14,7 @@
 enum { DTR_STOP_TIME = 1000, DTR_STOP_UNWRITTEN };
 
 /* From now on SIGTERM, SIGINT, SIGUSR1 and SIGUSR2 ask for an end; a second SIGINT ends the process
- * at once. */
+ * at once. In the main thread. */
 void dtr_stop_watch(void);
 
 /* The number of the signal that came, 0 before. */

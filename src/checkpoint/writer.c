@@ -7,6 +7,7 @@
 #include "dtrain/clock.h"
 #include "dtrain/log.h"
 #include "dtrain/memory.h"
+#include "dtrain/signals.h"
 #include "folder.h"
 #include "format.h"
 #include "lock.h"
@@ -15,7 +16,6 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -178,14 +178,9 @@ static void *run_thread(void *context)
     return NULL;
 }
 
-/* Signals are the other threads' to take. */
 static enum dtr_status start_thread(struct dtr_checkpoint_writer *writer, struct dtr_error *error)
 {
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int code = pthread_create(&writer->thread, NULL, run_thread, writer);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    int code = dtr_signals_create_thread(&writer->thread, run_thread, writer);
     writer->running = code == 0;
     if (code == 0)
         return DTR_OK;

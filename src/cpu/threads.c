@@ -1,6 +1,7 @@
 #include "dtrain/threads.h"
 
 #include "dtrain/memory.h"
+#include "dtrain/signals.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -126,7 +127,7 @@ static enum dtr_status start_worker(
     if (worker == NULL)
         return dtr_error_set(error, DTR_FAILED, "out of memory for thread %d", thread);
     *worker = (struct worker){threads, thread};
-    int code = pthread_create(&threads->handles[thread - 1], NULL, worker_main, worker);
+    int code = dtr_signals_create_thread(&threads->handles[thread - 1], worker_main, worker);
     if (code != 0) {
         free(worker);
         return dtr_error_set(error, DTR_FAILED, "cannot start thread %d of %d: %s", thread + 1,
