@@ -899,19 +899,17 @@ START_TEST(test_other_programs_read_it)
 }
 END_TEST
 
-static void add_case(Suite *suite, TCase *tcase)
+static TCase *add_case_with_state(Suite *suite, const char *name)
 {
-    tcase_set_timeout(tcase, 120);
+    TCase *tcase = add_case(suite, name);
     tcase_add_checked_fixture(tcase, setup, teardown);
-    suite_add_tcase(suite, tcase);
+    return tcase;
 }
 
 static Suite *make_suite(void)
 {
     Suite *suite = suite_create("checkpoint");
-    TCase *writing = tcase_create("writing"), *failing = tcase_create("failing disks"),
-          *reading = tcase_create("files that are no good"), *others = tcase_create("others");
-    add_case(suite, writing);
+    TCase *writing = add_case_with_state(suite, "writing");
     tcase_add_test(writing, test_round_trip);
     tcase_add_test(writing, test_special_values_keep_their_bits);
     tcase_add_test(writing, test_checksums_that_are_zero);
@@ -927,19 +925,19 @@ static Suite *make_suite(void)
     tcase_add_test(writing, test_newest_that_is_good);
     tcase_add_test(writing, test_folders_that_cannot_be_written);
 
-    add_case(suite, failing);
+    TCase *failing = add_case_with_state(suite, "failing disks");
     tcase_add_loop_test(failing, test_failing_call_leaves_the_old_checkpoint, 0, 5);
     tcase_add_test(failing, test_interrupted_call_is_repeated);
     tcase_add_test(failing, test_file_size_limit);
     tcase_add_test(failing, test_full_disk);
     tcase_add_test(failing, test_vanished_folder);
 
-    add_case(suite, reading);
+    TCase *reading = add_case_with_state(suite, "files that are no good");
     tcase_add_test(reading, test_paths_without_a_checkpoint);
     tcase_add_loop_test(reading, test_changed_file, 0, sizeof changes / sizeof changes[0]);
     tcase_add_test(reading, test_failures_are_told_once);
 
-    add_case(suite, others);
+    TCase *others = add_case_with_state(suite, "others");
     tcase_add_test(others, test_print);
     tcase_add_test(others, test_print_shows_the_bad_tensor);
     tcase_add_loop_test(others, test_other_programs_read_it, 0, 2);

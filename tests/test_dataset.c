@@ -846,20 +846,18 @@ START_TEST(test_mnist)
 }
 END_TEST
 
-static TCase *add_case(Suite *suite, const char *name)
+static TCase *add_case_with_folder(Suite *suite, const char *name)
 {
-    TCase *tcase = tcase_create(name);
-    tcase_set_timeout(tcase, 60);
+    TCase *tcase = add_case(suite, name);
     tcase_add_unchecked_fixture(tcase, make_folder, remove_folder);
     tcase_add_checked_fixture(tcase, empty_folder, NULL);
-    suite_add_tcase(suite, tcase);
     return tcase;
 }
 
 static Suite *make_suite(void)
 {
     Suite *suite = suite_create("dataset");
-    TCase *good = add_case(suite, "good");
+    TCase *good = add_case_with_folder(suite, "good");
     tcase_add_test(good, test_plain_compressed_and_mixed);
     tcase_add_test(good, test_plain_wins_over_compressed);
     tcase_add_test(good, test_form_is_told_by_content);
@@ -868,12 +866,12 @@ static Suite *make_suite(void)
     tcase_add_test(good, test_range_beyond_the_split);
     tcase_add_test(good, test_mnist);
 
-    TCase *economy = add_case(suite, "economy");
+    TCase *economy = add_case_with_folder(suite, "economy");
     tcase_add_test(economy, test_compressed_file_is_passed_once);
     tcase_add_test(economy, test_compressed_file_is_not_read_beyond_the_range);
     tcase_add_test(economy, test_plain_file_is_not_read_through);
 
-    TCase *broken = add_case(suite, "broken");
+    TCase *broken = add_case_with_folder(suite, "broken");
     tcase_add_loop_test(broken, test_broken, 0, sizeof breakages / sizeof *breakages);
     tcase_add_loop_test(broken, test_truncated, 0, IDX_FILES);
     tcase_add_test(broken, test_truncation_is_described);
@@ -886,12 +884,12 @@ static Suite *make_suite(void)
     tcase_add_test(broken, test_unreadable);
     tcase_add_test(broken, test_not_such_a_folder);
 
-    TCase *synthetic = add_case(suite, "synthetic");
+    TCase *synthetic = add_case_with_folder(suite, "synthetic");
     tcase_add_test(synthetic, test_synthetic_counts);
     tcase_add_test(synthetic, test_synthetic_names);
     tcase_add_test(synthetic, test_synthetic_samples);
 
-    TCase *fingerprint = add_case(suite, "fingerprint");
+    TCase *fingerprint = add_case_with_folder(suite, "fingerprint");
     tcase_add_test(fingerprint, test_fingerprint_adds_up);
     tcase_add_test(fingerprint, test_fingerprint_notices);
     tcase_add_test(fingerprint, test_fingerprint_notices_order);

@@ -112,12 +112,10 @@ END_TEST
 static Suite *make_suite(void)
 {
     Suite *suite = suite_create("dropout");
-    TCase *tcase = tcase_create("masks");
-    tcase_set_timeout(tcase, 60);
+    TCase *tcase = add_case(suite, "masks");
     tcase_add_test(tcase, test_words);
     tcase_add_test(tcase, test_share);
     tcase_add_test(tcase, test_key);
     tcase_add_test(tcase, test_inference);
-    suite_add_tcase(suite, tcase);
     return suite;
 }

@@ -285,11 +285,9 @@ END_TEST
 static Suite *make_suite(void)
 {
     Suite *suite = suite_create("fused");
-    TCase *tcase = tcase_create("fused");
-    tcase_set_timeout(tcase, 120);
+    TCase *tcase = add_case(suite, "fused");
     tcase_add_loop_test(tcase, test_conv, 0, instruction_sets());
     tcase_add_loop_test(tcase, test_dense, 0, instruction_sets());
     tcase_add_loop_test(tcase, test_not_covered, 0, instruction_sets());
-    suite_add_tcase(suite, tcase);
     return suite;
 }

@@ -696,8 +696,7 @@ END_TEST
 static Suite *make_suite(void)
 {
     Suite *suite = suite_create("fused_backward");
-    TCase *tcase = tcase_create("sparse");
-    tcase_set_timeout(tcase, 120);
+    TCase *tcase = add_case(suite, "sparse");
     tcase_add_test(tcase, test_blocked);
     tcase_add_test(tcase, test_thin);
     tcase_add_test(tcase, test_large);
@@ -706,6 +705,5 @@ static Suite *make_suite(void)
     tcase_add_test(tcase, test_nan);
     tcase_add_test(tcase, test_pack);
     tcase_add_test(tcase, test_suits);
-    suite_add_tcase(suite, tcase);
     return suite;
 }

@@ -602,8 +602,7 @@ END_TEST
 static Suite *make_suite(void)
 {
     Suite *suite = suite_create("fused_dense");
-    TCase *tcase = tcase_create("dense");
-    tcase_set_timeout(tcase, 120);
+    TCase *tcase = add_case(suite, "dense");
     tcase_add_test(tcase, test_order);
     tcase_add_test(tcase, test_load);
     tcase_add_test(tcase, test_forward);
@@ -612,6 +611,5 @@ static Suite *make_suite(void)
     tcase_add_test(tcase, test_backward);
     tcase_add_test(tcase, test_gradient);
     tcase_add_test(tcase, test_runs);
-    suite_add_tcase(suite, tcase);
     return suite;
 }

@@ -700,8 +700,7 @@ END_TEST
 static Suite *make_suite(void)
 {
     Suite *suite = suite_create("fused_forward");
-    TCase *tcase = tcase_create("convolutions");
-    tcase_set_timeout(tcase, 120);
+    TCase *tcase = add_case(suite, "convolutions");
     tcase_add_test(tcase, test_pool_window);
     tcase_add_loop_test(tcase, test_forward, 0, 4);
     tcase_add_test(tcase, test_backward);
@@ -710,6 +709,5 @@ static Suite *make_suite(void)
     tcase_add_loop_test(tcase, test_not_finite, 0, 4);
     tcase_add_test(tcase, test_nan_parameters);
     tcase_add_test(tcase, test_suits);
-    suite_add_tcase(suite, tcase);
     return suite;
 }

@@ -232,8 +232,7 @@ END_TEST
 static Suite *make_suite(void)
 {
     Suite *suite = suite_create("head");
-    TCase *tcase = tcase_create("softmax");
-    tcase_set_timeout(tcase, 60);
+    TCase *tcase = add_case(suite, "softmax");
     tcase_add_test(tcase, test_against_libm);
     tcase_add_test(tcase, test_finite_differences);
     tcase_add_test(tcase, test_huge_logits);
@@ -241,6 +240,5 @@ static Suite *make_suite(void)
     tcase_add_test(tcase, test_nan);
     tcase_add_test(tcase, test_padding);
     tcase_add_test(tcase, test_errors);
-    suite_add_tcase(suite, tcase);
     return suite;
 }

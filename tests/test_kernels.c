@@ -455,8 +455,7 @@ END_TEST
 static Suite *make_suite(void)
 {
     Suite *suite = suite_create("kernels");
-    TCase *tcase = tcase_create("plain C");
-    tcase_set_timeout(tcase, 120);
+    TCase *tcase = add_case(suite, "plain C");
     tcase_add_test(tcase, test_conv_gradients);
     tcase_add_test(tcase, test_dense_gradients);
     tcase_add_test(tcase, test_maxpool_gradients);
@@ -469,6 +468,5 @@ static Suite *make_suite(void)
     tcase_add_test(tcase, test_maxpool_blocks);
     tcase_add_test(tcase, test_maxpool_ties);
     tcase_add_test(tcase, test_maxpool_large);
-    suite_add_tcase(suite, tcase);
     return suite;
 }

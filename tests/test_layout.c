@@ -169,12 +169,10 @@ END_TEST
 static Suite *make_suite(void)
 {
     Suite *suite = suite_create("layout");
-    TCase *tcase = tcase_create("blocks");
-    tcase_set_timeout(tcase, 60);
+    TCase *tcase = add_case(suite, "blocks");
     tcase_add_test(tcase, test_convert);
     tcase_add_test(tcase, test_scale_pixels);
     tcase_add_test(tcase, test_scale_range);
     tcase_add_test(tcase, test_no_pixels);
-    suite_add_tcase(suite, tcase);
     return suite;
 }

@@ -435,8 +435,7 @@ END_TEST
 static Suite *make_suite(void)
 {
     Suite *suite = suite_create("onednn");
-    TCase *tcase = tcase_create("like the reference");
-    tcase_set_timeout(tcase, 60);
+    TCase *tcase = add_case(suite, "like the reference");
     tcase_add_loop_test(tcase, test_conv, 0, 80);
     tcase_add_loop_test(tcase, test_dense, 0, 40);
     tcase_add_test(tcase, test_dense_wide);
@@ -444,18 +443,14 @@ static Suite *make_suite(void)
     tcase_add_loop_test(tcase, test_open_nodes, 0, 4 * OPEN_RUNS);
     tcase_add_loop_test(tcase, test_padding_channels, 0, 8);
     tcase_add_loop_test(tcase, test_nan_stays, 0, 2);
-    suite_add_tcase(suite, tcase);
-    tcase = tcase_create("the same bits");
-    tcase_set_timeout(tcase, 60);
+    tcase = add_case(suite, "the same bits");
     tcase_add_loop_test(tcase, test_parts_do_not_matter, 0, 20);
     tcase_add_loop_test(tcase, test_slices, 0, 40);
     tcase_add_loop_test(tcase, test_open_nodes_by_slices, 0, 4 * OPEN_RUNS);
     tcase_add_loop_test(tcase, test_threads_do_not_matter, 0, 20);
     tcase_add_loop_test(tcase, test_steps_do_not_matter, 0, 10);
     tcase_add_loop_test(tcase, test_no_other_threads, 0, 2);
-    suite_add_tcase(suite, tcase);
-    tcase = tcase_create("speed");
+    tcase = add_case(suite, "speed");
     tcase_add_loop_test(tcase, test_few_channels_are_fast, 0, 8);
-    suite_add_tcase(suite, tcase);
     return suite;
 }

@@ -309,14 +309,6 @@ START_TEST(test_parse_errors)
 }
 END_TEST
 
-static TCase *add_case(Suite *suite, const char *name)
-{
-    TCase *tcase = tcase_create(name);
-    tcase_set_timeout(tcase, 60);
-    suite_add_tcase(suite, tcase);
-    return tcase;
-}
-
 static Suite *make_suite(void)
 {
     const int setting_count = sizeof settings / sizeof *settings;

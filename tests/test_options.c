@@ -786,14 +786,6 @@ START_TEST(test_data)
 }
 END_TEST
 
-static TCase *add_case(Suite *suite, const char *name)
-{
-    TCase *tcase = tcase_create(name);
-    tcase_set_timeout(tcase, 60);
-    suite_add_tcase(suite, tcase);
-    return tcase;
-}
-
 /* ---- resume ---- */
 
 /* What the user has said, with a run's options behind it. */

@@ -88,12 +88,11 @@ END_TEST
 static Suite *make_suite(void)
 {
     Suite *suite = suite_create("placement");
-    TCase *cases = tcase_create("placement");
+    TCase *cases = add_case(suite, "placement");
     tcase_add_test(cases, test_cores_are_written_as_ranges);
     tcase_add_test(cases, test_ranks_that_are_well_bound);
     tcase_add_test(cases, test_common_cores);
     tcase_add_test(cases, test_more_threads_than_cores);
     tcase_add_test(cases, test_idle_cores);
-    suite_add_tcase(suite, cases);
     return suite;
 }

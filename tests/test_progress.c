@@ -236,8 +236,7 @@ END_TEST
 static Suite *make_suite(void)
 {
     Suite *suite = suite_create("progress");
-    TCase *tcase = tcase_create("progress");
-    tcase_set_timeout(tcase, 120);
+    TCase *tcase = add_case(suite, "progress");
     tcase_add_test(tcase, test_works_alone);
     tcase_add_test(tcase, test_sleeps_when_idle);
     tcase_add_test(tcase, test_help_alone_wakes_nobody);
@@ -247,6 +246,5 @@ static Suite *make_suite(void)
     tcase_add_test(tcase, test_one_at_a_time);
     tcase_add_test(tcase, test_stop);
     tcase_add_test(tcase, test_no_thread);
-    suite_add_tcase(suite, tcase);
     return suite;
 }

@@ -378,14 +378,6 @@ START_TEST(test_normal_is_smooth_where_the_tail_begins)
 }
 END_TEST
 
-static TCase *add_case(Suite *suite, const char *name)
-{
-    TCase *tcase = tcase_create(name);
-    tcase_set_timeout(tcase, 60);
-    suite_add_tcase(suite, tcase);
-    return tcase;
-}
-
 static Suite *make_suite(void)
 {
     Suite *suite = suite_create("random");

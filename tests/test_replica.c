@@ -724,8 +724,7 @@ END_TEST
 static Suite *make_suite(void)
 {
     Suite *suite = suite_create("replica");
-    TCase *tcase = tcase_create("replica");
-    tcase_set_timeout(tcase, 120);
+    TCase *tcase = add_case(suite, "replica");
     tcase_add_test(tcase, test_gradient_is_the_slope_of_the_loss);
     tcase_add_test(tcase, test_kernels_agree);
     tcase_add_test(tcase, test_threads_do_not_change_the_bits);
@@ -737,6 +736,5 @@ static Suite *make_suite(void)
     tcase_add_loop_test(tcase, test_open_nodes, 0, 2);
     tcase_add_test(tcase, test_shares_keep_their_momenta);
     tcase_add_test(tcase, test_replica_alone);
-    suite_add_tcase(suite, tcase);
     return suite;
 }

@@ -591,14 +591,6 @@ START_TEST(test_columns)
 }
 END_TEST
 
-static TCase *add_case(Suite *suite, const char *name)
-{
-    TCase *tcase = tcase_create(name);
-    tcase_set_timeout(tcase, 60);
-    suite_add_tcase(suite, tcase);
-    return tcase;
-}
-
 static Suite *make_suite(void)
 {
     Suite *suite = suite_create("schedule");

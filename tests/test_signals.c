@@ -104,12 +104,10 @@ END_TEST
 static Suite *make_suite(void)
 {
     Suite *suite = suite_create("signals");
-    TCase *tests = tcase_create("signals");
-    tcase_set_timeout(tests, 60);
+    TCase *tests = add_case(suite, "signals");
     tcase_add_test(tests, test_signals_while_onednn_multiplies);
     tcase_add_test(tests, test_handlers_have_a_stack_of_their_own);
     tcase_add_test_raise_signal(tests, test_once_is_once, SIGUSR2);
     tcase_add_test(tests, test_only_the_caller_of_a_pool_gets_signals);
-    suite_add_tcase(suite, tests);
     return suite;
 }

@@ -200,8 +200,7 @@ END_TEST
 static Suite *make_suite(void)
 {
     Suite *suite = suite_create("synthetic");
-    TCase *tcase = tcase_create("digits");
-    tcase_set_timeout(tcase, 60);
+    TCase *tcase = add_case(suite, "digits");
     tcase_add_test(tcase, test_same_arguments_give_the_same_image);
     tcase_add_test(tcase, test_order_of_calls_does_not_matter);
     tcase_add_test(tcase, test_other_arguments_give_another_image);
@@ -209,6 +208,5 @@ static Suite *make_suite(void)
     tcase_add_test(tcase, test_ink_fills_the_middle);
     tcase_add_test(tcase, test_classes_can_be_told_apart_with_effort);
     tcase_add_test(tcase, test_bits_are_as_always);
-    suite_add_tcase(suite, tcase);
     return suite;
 }

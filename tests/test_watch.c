@@ -138,8 +138,7 @@ END_TEST
 static Suite *make_suite(void)
 {
     Suite *suite = suite_create("watch");
-    TCase *tcase = tcase_create("watch");
-    suite_add_tcase(suite, tcase);
+    TCase *tcase = add_case(suite, "watch");
     tcase_add_test(tcase, test_who_waits_is_not_to_blame);
     tcase_add_test(tcase, test_silence_is_worse);
     tcase_add_test(tcase, test_deadlock);

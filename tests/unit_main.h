@@ -1,5 +1,5 @@
-/* main() of a unit test: include it, and define make_suite(). Where CAN_RUN is defined before and
- * not true, it returns 77, skipped. */
+/* main() of a unit test: include it, and define make_suite() with add_case(). Where CAN_RUN is
+ * defined before and not true, it returns 77, skipped. */
 #ifndef DTRAIN_TESTS_UNIT_MAIN_H
 #define DTRAIN_TESTS_UNIT_MAIN_H
 
@@ -10,6 +10,15 @@
 #endif
 
 static Suite *make_suite(void);
+
+/* A group of tests, with time enough for a build with sanitizers on a loaded machine. */
+static inline TCase *add_case(Suite *suite, const char *name)
+{
+    TCase *tcase = tcase_create(name);
+    tcase_set_timeout(tcase, 120);
+    suite_add_tcase(suite, tcase);
+    return tcase;
+}
 
 int main(void)
 {

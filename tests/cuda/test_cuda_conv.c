@@ -408,11 +408,10 @@ END_TEST
 static Suite *make_suite(void)
 {
     Suite *suite = suite_create("cuda_conv");
-    TCase *tcase = tcase_create("conv");
+    TCase *tcase = add_case(suite, "conv");
     tcase_set_timeout(tcase, 300);
     tcase_add_loop_test(tcase, random_shapes, 0, 3);
     tcase_add_loop_test(tcase, many_tiles, 0, 6);
     tcase_add_loop_test(tcase, keeps_nans, 0, 24);
-    suite_add_tcase(suite, tcase);
     return suite;
 }

@@ -407,8 +407,7 @@ END_TEST
 static Suite *make_suite(void)
 {
     Suite *suite = suite_create("cuda_kernels");
-    TCase *tcase = tcase_create("kernels");
-    tcase_set_timeout(tcase, 120);
+    TCase *tcase = add_case(suite, "kernels");
     tcase_add_loop_test(tcase, gathers_and_advances, 0, SCHEDULES);
     tcase_add_loop_test(tcase, activates, 0, SCHEDULES);
     tcase_add_test(tcase, computes_head);
@@ -416,6 +415,5 @@ static Suite *make_suite(void)
     tcase_add_loop_test(tcase, counts_errors, 0, SCHEDULES);
     tcase_add_loop_test(tcase, updates, 0, SCHEDULES);
     tcase_add_loop_test(tcase, pools, 0, SCHEDULES);
-    suite_add_tcase(suite, tcase);
     return suite;
 }

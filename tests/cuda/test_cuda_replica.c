@@ -259,12 +259,10 @@ END_TEST
 static Suite *make_suite(void)
 {
     Suite *suite = suite_create("cuda replica");
-    TCase *cases = tcase_create("cuda replica");
-    tcase_set_timeout(cases, 120);
+    TCase *cases = add_case(suite, "cuda replica");
     tcase_add_loop_test(cases, test_computes_what_the_reference_computes, 0, NETWORKS);
     tcase_add_loop_test(cases, test_rounds_factors, 0, NETWORKS);
     tcase_add_loop_test(cases, test_trains_on_the_device, 0, NETWORKS);
     tcase_add_test(cases, test_schedules_do_not_change_the_bits);
-    suite_add_tcase(suite, cases);
     return suite;
 }
