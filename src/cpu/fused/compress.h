@@ -88,12 +88,11 @@ INLINE ivec ivec_choose(ivec v, ivec from)
 #define MERGE_4(SIDE, i, step)                                                                     \
     SIDE(i, step), SIDE((i) + 1, step), SIDE((i) + 2, step), SIDE((i) + 3, step)
 #if VEC == 8
-#define MERGE(SIDE, a, b, step)                                                                    \
-    __builtin_shufflevector(a, b, MERGE_4(SIDE, 0, step), MERGE_4(SIDE, 4, step))
+#define MERGE(SIDE, a, b, step) SHUFFLE(ivec, a, b, MERGE_4(SIDE, 0, step), MERGE_4(SIDE, 4, step))
 #else
 #define MERGE(SIDE, a, b, step)                                                                    \
-    __builtin_shufflevector(a, b, MERGE_4(SIDE, 0, step), MERGE_4(SIDE, 4, step),                  \
-        MERGE_4(SIDE, 8, step), MERGE_4(SIDE, 12, step))
+    SHUFFLE(ivec, a, b, MERGE_4(SIDE, 0, step), MERGE_4(SIDE, 4, step), MERGE_4(SIDE, 8, step),    \
+        MERGE_4(SIDE, 12, step))
 #endif
 #define EXCHANGE_BLOCKS(rows, step)                                                                \
     UNROLL for (int i = 0; i < VEC; i++)                                                           \

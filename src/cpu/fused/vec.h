@@ -39,6 +39,14 @@
 typedef float vec __attribute__((vector_size(VEC * 4)));
 typedef int32_t ivec __attribute__((vector_size(VEC * 4)));
 
+/* Elements of the vectors a and b, b's numbered on from a's last; `itype` is of as many integers.
+ */
+#if defined(__clang__)
+#define SHUFFLE(itype, a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SHUFFLE(itype, a, b, ...) __builtin_shuffle(a, b, (itype){__VA_ARGS__})
+#endif
+
 INLINE vec vec_load(const float *from)
 {
     vec v;
@@ -191,6 +199,7 @@ INLINE vec vec_settle(vec v)
 }
 
 typedef float vec4 __attribute__((vector_size(16)));
+typedef int32_t ivec4 __attribute__((vector_size(16)));
 
 INLINE vec4 vec4_load(const float *from)
 {
@@ -233,12 +242,11 @@ INLINE vec4 vec_sums(vec a, vec b, vec c, vec d)
         memcpy(halves, &from[i], sizeof halves);
         rows[i] = halves[0] + halves[1];
     }
-    vec4 ab = __builtin_shufflevector(rows[0], rows[1], 0, 4, 1, 5) +
-              __builtin_shufflevector(rows[0], rows[1], 2, 6, 3, 7);
-    vec4 cd = __builtin_shufflevector(rows[2], rows[3], 0, 4, 1, 5) +
-              __builtin_shufflevector(rows[2], rows[3], 2, 6, 3, 7);
-    return __builtin_shufflevector(ab, cd, 0, 1, 4, 5) +
-           __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
+    vec4 ab = SHUFFLE(ivec4, rows[0], rows[1], 0, 4, 1, 5) +
+              SHUFFLE(ivec4, rows[0], rows[1], 2, 6, 3, 7);
+    vec4 cd = SHUFFLE(ivec4, rows[2], rows[3], 0, 4, 1, 5) +
+              SHUFFLE(ivec4, rows[2], rows[3], 2, 6, 3, 7);
+    return SHUFFLE(ivec4, ab, cd, 0, 1, 4, 5) + SHUFFLE(ivec4, ab, cd, 2, 3, 6, 7);
 #endif
 }
 
