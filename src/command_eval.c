@@ -27,13 +27,16 @@ struct evaluator {
     int64_t count;
 };
 
+/* The run's data, unless --data names other; the run's seed draws synthetic digits. */
 static enum dtr_status open_data(struct evaluator *evaluator, const struct dtr_options *options,
     const char *path, struct dtr_error *error)
 {
-    struct dtr_options with_seed = *options;
-    with_seed.seed =
-        evaluator->checkpoint.seed; /* its synthetic digits are those of the test set */
-    if (dtr_open_data(&with_seed, &evaluator->dataset, error) != DTR_OK)
+    struct dtr_options run;
+    dtr_options_default(&run);
+    run.data = options->data;
+    run.named = options->named;
+    if (dtr_options_resume(&run, evaluator->checkpoint.options, path, error) != DTR_OK ||
+        dtr_open_data(&run, &evaluator->dataset, error) != DTR_OK)
         return error->status;
     const struct dtr_dataset_info *info = dtr_dataset_info(evaluator->dataset);
     evaluator->count = info->count[DTR_TEST];
@@ -88,6 +91,8 @@ static int evaluate(struct dtr_world *world, const struct dtr_options *options, 
     }
     if (status == DTR_OK) {
         dtr_placement_print(world, dtr_threads_count(evaluator.threads), false);
+        dtr_print("Data: %s: %lld test images\n", dtr_dataset_info(evaluator.dataset)->description,
+            (long long)evaluator.count);
         evaluator.replica->ops->set(evaluator.replica, evaluator.checkpoint.weights);
         double start_s = dtr_clock_s();
         dtr_pulse_phase(DTR_PHASE_EVALUATION);

@@ -10,9 +10,10 @@ enum dtr_status dtr_open_data(
     const char *origin, *where = dtr_options_data(options, &origin);
     if (dtr_dataset_open(where, (uint64_t)options->seed, dataset_out, error) == DTR_OK)
         return DTR_OK;
-    if (strcmp(origin, "--data") == 0)
+    if (origin == NULL || strcmp(origin, "--data") == 0)
         return error->status;
-    return dtr_error_set(error, error->status, "%s (named by %s)", error->message, origin);
+    return dtr_error_set(error, error->status, "%s (named by %s; --data names another place)",
+        error->message, origin);
 }
 
 void dtr_evaluation_part(

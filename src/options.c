@@ -489,15 +489,14 @@ const char *dtr_options_data(const struct dtr_options *options, const char **ori
     const char *variable = getenv("DTRAIN_DATA");
     struct stat status;
     if (options->data) {
-        *origin_out = "--data";
+        *origin_out = dtr_options_named(options, "data") ? "--data" : "the checkpoint";
         return options->data;
     }
     if (variable && *variable != '\0') {
         *origin_out = "DTRAIN_DATA";
         return variable;
     }
-    *origin_out = "the default";
-    if (stat(usual_folder, &status) == 0 && S_ISDIR(status.st_mode))
-        return usual_folder;
-    return "synthetic";
+    bool found = stat(usual_folder, &status) == 0 && S_ISDIR(status.st_mode);
+    *origin_out = found ? "the default" : NULL;
+    return found ? usual_folder : "synthetic";
 }

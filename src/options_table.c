@@ -24,7 +24,7 @@ static const struct dtr_option table[] = {
         .recorded = true, .revisable = true,
         .absent = "$DTRAIN_DATA, else ./data/mnist if it is there, else synthetic",
         .help = "a folder with MNIST's four IDX files, plain or .gz; or synthetic[:COUNT], "
-                "built-in procedural digits"},
+                "built-in procedural digits; eval and --resume take the run's"},
     {TEXT("model", "MODEL", model), .apart = true, .commands = TRAIN, .recorded = true,
         .revisable = true, .fallback = "mnist-cnn",
         .help = "a built-in network (mnist-cnn) or a model file"},

@@ -161,9 +161,11 @@ void dtr_trainer_print_plan(struct dtr_trainer *trainer, const struct dtr_option
 {
     print_place(trainer);
     dtr_placement_print(trainer->world, trainer->options.threads, true);
-    dtr_print("Data: %s: %lld training, %lld validation, %lld test images\n",
-        dtr_dataset_info(trainer->dataset)->description, (long long)trainer->train_count,
-        (long long)trainer->validation_count, (long long)trainer->test_count);
+    dtr_print("Data: %s%s: %lld training, %lld validation, %lld test images\n",
+        dtr_dataset_info(trainer->dataset)->description,
+        trainer->data_by == NULL ? " (no --data, no DTRAIN_DATA, no ./data/mnist)" : "",
+        (long long)trainer->train_count, (long long)trainer->validation_count,
+        (long long)trainer->test_count);
     print_model(trainer);
     print_devices(trainer);
     print_hidden_devices(trainer);

@@ -109,13 +109,13 @@ static enum dtr_status load_model(struct dtr_trainer *trainer, struct dtr_error 
 static enum dtr_status open_data(struct dtr_trainer *trainer, struct dtr_error *error)
 {
     const struct dtr_options *options = &trainer->options;
-    const char *origin;
     if (dtr_open_data(options, &trainer->dataset, error) != DTR_OK)
         return error->status;
     const struct dtr_dataset_info *info = dtr_dataset_info(trainer->dataset);
     if (dtr_model_accepts(trainer->model, options->model, info->shape, error) != DTR_OK)
         return error->status;
-    trainer->options.data = dtr_options_data(options, &origin); /* for the checkpoint's record */
+    /* For the checkpoint's record. */
+    trainer->options.data = dtr_options_data(options, &trainer->data_by);
     trainer->validation_count = options->validation_size;
     trainer->train_count = info->count[DTR_TRAIN] - options->validation_size;
     trainer->test_count = info->count[DTR_TEST];

@@ -109,6 +109,12 @@ for ranks in 1 ${several:+3}; do
         expect_failure 65 'nowhere.h5'
         job $ranks eval net --data good
         expect_failure 65 'net'
+        rm -rf "$work/gone" "$work/run" && make_data "$work/gone"
+        job 1 --data gone $tiny --checkpoint-dir run
+        rm -rf "$work/gone"
+        job $ranks eval run
+        expect_failure 65 'gone'
+        expect_failure 65 'named by the checkpoint; --data names another place'
         : >"$work/file"
         job $ranks --data good $tiny --checkpoint-dir file/runs
         expect_failure 74 'file'

@@ -70,12 +70,18 @@ job 2 "$@" --checkpoint-dir none --seed 1
 check 'other weights with another seed' [ "$(value Weights)" != "$weights" ]
 
 # The checkpoint gives the same test error on any number of ranks.
+# Its data is that of the run; --data may name other.
 for ranks in 1 ${several:+3}; do
-    job "$ranks" eval ckpt --data synthetic:1003
+    DTRAIN_DATA=/nowhere job "$ranks" eval ckpt
     check 'eval ends well' [ "$status" -eq 0 ]
+    check 'eval names the data' has '^Data: synthetic digits: [0-9]+ test images$'
     check 'eval finds the test error' [ "$(value 'Test error')" = "$test_error" ]
     check 'eval finds the weights' [ "$(value Weights)" = "$weights" ]
 done
+count=$(sed -n 's/^Data: .*: //p' "$out")
+job 1 eval ckpt --data synthetic:2000
+check 'eval takes other data' has '^Data: synthetic digits: '
+check 'eval takes as much as that has' [ "$(sed -n 's/^Data: .*: //p' "$out")" != "$count" ]
 status=0
 "$dtrain" info "$work/ckpt" >"$out"
 check 'info shows the step' has '21'
@@ -95,6 +101,12 @@ rm "$work/runs"
 # The default folder is made, named after the job.
 SLURM_JOB_ID=4711 job 1 --data synthetic:200 --model net --validation-size 20 --steps 2
 check 'default folder' [ -s "$work/runs/4711/ckpt-s000000002.h5" ]
+
+# Who names no data is told why it is the built-in digits.
+(unset DTRAIN_DATA && job 1 --model net --dry-run && cp "$out" "$out.unnamed")
+mv "$out.unnamed" "$out"
+check 'tells that nobody named data' \
+    has '^Data: synthetic digits \(no --data, no DTRAIN_DATA, no \./data/mnist\): 55000 training'
 
 # A dry run trains and writes nothing.
 rm -rf "$work/runs"

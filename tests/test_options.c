@@ -747,9 +747,9 @@ static void check_data(const char *given, const char *expected, const char *expe
     struct dtr_options options;
     dtr_options_default(&options);
     options.data = given;
-    const char *origin = NULL;
+    const char *origin = "";
     ck_assert_str_eq(dtr_options_data(&options, &origin), expected);
-    ck_assert_str_eq(origin, expected_origin);
+    ck_assert_pstr_eq(origin, expected_origin);
 }
 
 START_TEST(test_data)
@@ -762,13 +762,13 @@ START_TEST(test_data)
     ck_assert_int_eq(chdir(folder), 0);
 
     unsetenv("DTRAIN_DATA");
-    check_data(NULL, "synthetic", "the default");
-    check_data("there", "there", "--data");
+    check_data(NULL, "synthetic", NULL);
+    check_data("there", "there", "the checkpoint");
     ck_assert_int_eq(mkdir("data", 0777), 0);
     FILE *file = fopen("data/mnist", "w");
     ck_assert_ptr_nonnull(file);
     fclose(file);
-    check_data(NULL, "synthetic", "the default"); /* a file, no folder */
+    check_data(NULL, "synthetic", NULL); /* a file, no folder */
     ck_assert_int_eq(unlink("data/mnist"), 0);
     ck_assert_int_eq(mkdir("data/mnist", 0777), 0);
     check_data(NULL, "./data/mnist", "the default");
@@ -776,8 +776,12 @@ START_TEST(test_data)
     check_data(NULL, "./data/mnist", "the default");
     setenv("DTRAIN_DATA", "/is/not/there", 1);
     check_data(NULL, "/is/not/there", "DTRAIN_DATA");
-    check_data("there", "there", "--data");
+    check_data("there", "there", "the checkpoint");
     unsetenv("DTRAIN_DATA");
+    const char *origin;
+    struct parsed named = PARSE(EVAL, "--data", "there");
+    ck_assert_str_eq(dtr_options_data(&named.options, &origin), "there");
+    ck_assert_str_eq(origin, "--data");
 
     ck_assert_int_eq(rmdir("data/mnist"), 0);
     ck_assert_int_eq(rmdir("data"), 0);

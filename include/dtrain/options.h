@@ -130,9 +130,9 @@ void dtr_options_help(FILE *file);
 /* --help=markdown: the same options as the table in README.md, option | default | meaning. */
 void dtr_options_markdown(FILE *file);
 
-/* Where the data is: --data, else $DTRAIN_DATA unless empty, else ./data/mnist if it is a folder,
- * else "synthetic". *origin_out says which for messages ("--data", "DTRAIN_DATA", "the default").
- */
+/* Where the data is: --data, else that of a resumed run, else $DTRAIN_DATA unless empty, else
+ * ./data/mnist if it is a folder, else "synthetic". *origin_out says which, for messages: "--data",
+ * "the checkpoint", "DTRAIN_DATA", "the default"; NULL: "synthetic", for want of all these. */
 const char *dtr_options_data(const struct dtr_options *options, const char **origin_out);
 
 #endif

@@ -24,6 +24,7 @@ struct dtr_trainer {
 
     struct dtr_options options; /* resolved: batch_size, shards, threads and steps are set */
     struct dtr_dataset *dataset;
+    const char *data_by; /* who named it; NULL: nobody (dtr_options_data()) */
     struct dtr_samples train, validation, test;        /* this rank's parts */
     int64_t train_count, validation_count, test_count; /* everyone's */
     uint64_t data_fingerprint;
