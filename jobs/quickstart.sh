@@ -2,6 +2,7 @@
 # quickstart.sh: from a fresh checkout to a trained network, on this machine.
 #
 #   sh jobs/quickstart.sh [OPTION OF DTRAIN]...     for example: --epochs 10
+#   sh jobs/quickstart.sh --check                   says what is missing to build, and does nothing
 #
 # Installs what is missing to build (Debian, Ubuntu; elsewhere it says what to install), builds
 # build/release/dtrain and trains one epoch on two ranks (one on a machine with a single core). The
@@ -23,6 +24,11 @@ for option in "$@"; do
         sed -n '2,/^[^#]/s/^#\{1,\} \{0,1\}//p' "$0"
         exit 0
         ;;
+    --check)
+        # shellcheck disable=SC2086 # a list
+        packages_check 'to build dtrain' $PACKAGES_BUILD && say 'nothing is missing to build dtrain'
+        exit
+        ;;
     --epochs | --epochs=* | --steps | --steps=*) length= ;;
     esac
 done
@@ -37,6 +43,8 @@ build release program --buildtype=release ||
 if [ -z "${DTRAIN_DATA:-}" ] && [ ! -e data/mnist ] && [ -e "$root/data/mnist" ]; then
     export DTRAIN_DATA="$root/data/mnist"
 fi
+command -v mpirun >/dev/null ||
+    die 69 "built; there is no mpirun here: start it as the cluster does, srun -n 2 $root/build/release/dtrain"
 ranks=2
 [ "$(cores)" -ge 2 ] || ranks=1
 mpi_environment

@@ -38,7 +38,8 @@ enum dtr_status dtr_plugin_load(const struct dtr_plugin **plugin_out, struct dtr
         if (!find(found))
             return dtr_error_set(error, DTR_LAUNCH,
                 "this dtrain has no GPU plugin (libdtrain_cuda.so): it was built without CUDA; "
-                "build it where nvcc is, with -Dgpu=enabled, or name the plugin in $DTRAIN_PLUGIN");
+                "build it anew where nvcc is (meson setup --wipe build/release -Dgpu=enabled), or "
+                "name the plugin in $DTRAIN_PLUGIN");
     }
     void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     dtr_plugin_entry *entry = NULL;

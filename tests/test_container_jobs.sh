@@ -2,10 +2,10 @@
 # test_container_jobs.sh: what apptainer.sbatch and shifter.sbatch would start, by a srun that only
 # tells. (tests/cluster/test_apptainer.sh runs apptainer.sbatch in earnest.)
 set -eu
-dtrain=$0 # nothing runs it
+dtrain=/bin/true # nothing runs it
 # shellcheck source=tests/lib.sh
 . "$(dirname "$0")/lib.sh"
-jobs=$(CDPATH='' cd -- "$(dirname "$dtrain")/../jobs" && pwd)
+jobs=$(CDPATH='' cd -- "$(dirname "$0")/../jobs" && pwd)
 
 mkdir -p "$work/bin" "$work/data/mnist" "$work/elsewhere"
 printf '#!/bin/sh\necho "$*"\n' >"$work/bin/srun"
@@ -42,11 +42,22 @@ batch -- apptainer.sbatch
 starts "$srun apptainer exec $data dtrain.sif dtrain --data /data --epochs 1"
 batch -- apptainer.sbatch --steps 7
 starts "$srun apptainer exec $data dtrain.sif dtrain --data /data --steps 7"
+for named in "--data $work/elsewhere" '--data=elsewhere'; do
+    # shellcheck disable=SC2086 # two words
+    batch -- apptainer.sbatch --steps 7 $named --seed 2
+    starts "$srun apptainer exec --bind $work --bind $work/elsewhere:/data:ro dtrain.sif dtrain \
+--data /data --steps 7 --seed 2"
+done
+batch -- apptainer.sbatch --data synthetic
+starts "$srun apptainer exec --bind $work dtrain.sif dtrain --data synthetic --epochs 1"
+batch -- apptainer.sbatch --data nowhere
+check 'no data, no job' [ "$status" -eq 1 ]
+check 'which is said' grep -q "^no nowhere in $work; see" "$err"
 touch "$work/mine.sif"
 batch SLURM_MPI_TYPE=pmi2 SLURM_GPUS_ON_NODE=4 DTRAIN_IMAGE=mine.sif DTRAIN_DATA=elsewhere -- \
     apptainer.sbatch
 starts "--export=ALL -K1 --mpi=pmi2 -N 2 -n 8 -c 4 apptainer exec --bind $work \
---bind $work/elsewhere:/data:ro --nv mine.sif dtrain --data /data --epochs 1"
+--bind $work/elsewhere:/data:ro --nv mine.sif dtrain --data /data --backend cuda --epochs 1"
 batch DTRAIN_IMAGE=none.sif -- apptainer.sbatch
 check 'no image, no job' [ "$status" -eq 1 ]
 check 'which is said' grep -q "^no none.sif in $work" "$err"
@@ -58,9 +69,13 @@ starts "$srun shifter run --mpi --mount=type=bind,source=$work/data/mnist,destin
 --mount=type=bind,source=$work,destination=$work me/dtrain:mpich $train --epochs 1"
 batch NERSC_HOST=perlmutter SLURM_GPUS_ON_NODE=4 DTRAIN_IMAGE=you/dtrain:cuda -- shifter.sbatch --steps 7
 starts "$srun shifter --image=docker:you/dtrain:cuda --volume=$work/data/mnist:/data \
---module=gpu,mpich $train --steps 7"
+--module=gpu,mpich $train --backend cuda --steps 7"
+cp "$work/bin/srun" "$work/bin/sarus"
+batch -- shifter.sbatch --data elsewhere
+starts "$srun sarus run --mpi --mount=type=bind,source=$work/elsewhere,destination=/data \
+--mount=type=bind,source=$work,destination=$work me/dtrain:mpich $train --epochs 1"
 rmdir "$work/data/mnist"
 batch -- shifter.sbatch
 check 'no data, no job' [ "$status" -eq 1 ]
-check 'which is said' grep -q '^no .*/data/mnist; see' "$err"
+check 'which is said' grep -q "^no data/mnist in $work; see" "$err"
 finish

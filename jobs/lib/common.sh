@@ -55,8 +55,9 @@ cores()
     env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc 2>/dev/null || echo 1
 }
 
-# The log is build/NAME.log. A folder that was configured with other options, by another compiler
-# or before the checkout was moved is made anew. TARGET all is everything.
+# The log is build/NAME.log. A folder that was configured here with other options, by another compiler
+# or before the checkout was moved is made anew; one that was configured by hand stays as it is. TARGET
+# all is everything.
 # shellcheck disable=SC2154 # root is set by whoever sources this
 build()
 (
@@ -66,8 +67,8 @@ build()
     shift 2
     configuration="$root ${CC:-cc} $*"
     : >"$log" || return 1
-    if [ ! -f "$folder/build.ninja" ] ||
-        [ "$(cat "$folder/configuration" 2>/dev/null)" != "$configuration" ]; then
+    if [ ! -f "$folder/build.ninja" ] || { [ -f "$folder/configuration" ] &&
+        [ "$(cat "$folder/configuration")" != "$configuration" ]; }; then
         rm -rf "$folder"
         meson setup "$folder" "$root" "$@" >>"$log" 2>&1 || return 1
         echo "$configuration" >"$folder/configuration"

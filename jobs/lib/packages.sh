@@ -2,6 +2,7 @@
 #
 #   . jobs/lib/packages.sh
 #   packages_ensure WHY LOG ITEM...    ITEM: a word of the first column below
+#   packages_check WHY ITEM...         the same, but only says what is missing
 #
 # On Debian 12 or newer and Ubuntu 24.04 or newer it installs the packages with apt, as root or
 # with sudo, and only if something is missing. Elsewhere it lists what is missing with the names
@@ -74,6 +75,15 @@ packages_has_header()
     echo "#include <$1>" | ${CC:-cc} -x c -fsyntax-only - >/dev/null 2>&1
 }
 
+# Where a module's variables say it is; meson.build looks there, too.
+packages_has_onednn()
+{
+    for folder in "${DNNLROOT:-}" "${EBROOTONEDNN:-}" $(echo "${CMAKE_PREFIX_PATH:-}" | tr : ' '); do
+        [ ! -e "$folder/include/dnnl.h" ] || return 0
+    done
+    return 1
+}
+
 packages_has_meson()
 (
     have=$(meson --version 2>/dev/null) || return 1
@@ -94,7 +104,7 @@ packages_has()
             { packages_has_command mpicc || packages_has_header mpi.h; }
         ;;
     mpich) packages_has_library mpich ;;
-    onednn) packages_has_header dnnl.h ;;
+    onednn) packages_has_header dnnl.h || packages_has_onednn ;;
     hdf5)
         packages_has_library hdf5 || packages_has_library hdf5-serial ||
             packages_has_command h5cc || packages_has_header hdf5.h
@@ -184,6 +194,21 @@ TEXT
         echo "    without root     pip install --user 'meson>=$PACKAGES_MESON_VERSION' ninja" >&2
         ;;
     esac
+    case " $* " in
+    *" onednn "*) echo "    without root     oneDNN from its source: README.md, 'Without root'" >&2 ;;
+    esac
+)
+
+# packages_check WHY ITEM...: says what is missing, without installing it; 69 if there is something.
+packages_check()
+(
+    why=$1
+    shift
+    missing=$(packages_missing "$@")
+    [ -n "$missing" ] || return 0
+    # shellcheck disable=SC2086 # a list
+    packages_explain "$why" $missing
+    return 69
 )
 
 packages_ensure()
