@@ -95,6 +95,8 @@ run apptainer test dtrain.sif
 check 'apptainer test' grep -q 'Weights: ' "$out"
 run apptainer run dtrain.sif --version
 check 'the runscript is dtrain' grep -q '^dtrain [0-9]' "$out"
+run apptainer exec dtrain.sif mpirun -n 2 --bind-to none dtrain "${training[@]}"
+trains 2 'Open MPI'
 run mpirun -n 2 --bind-to none apptainer exec dtrain.sif dtrain "${training[@]}"
 trains 2 'Open MPI'
 check 'ranks share memory' grep -q '2 ranks share memory' "$out"
@@ -125,9 +127,11 @@ if [[ -n ${DTRAIN_DATA:-} ]]; then
     job 1 "${training[@]}" --checkpoint-dir none
     expected=$(grep '^Weights: ' "$out")
     for nodes in 1 2; do
+        data=()
+        [[ $nodes -eq 1 ]] || data=(--data "$work/data/mnist")
         run timeout 300 bash "$root/tests/cluster/slurm.sh" run sbatch --wait --nodes="$nodes" \
             --ntasks-per-node=$((3 - nodes)) --cpus-per-task=1 --output=apptainer.out \
-            apptainer.sbatch "${training[@]}"
+            apptainer.sbatch "${training[@]}" "${data[@]}"
         last="apptainer.sbatch on $nodes nodes"
         cp "$work/apptainer.out" "$out"
         trains 2 'Open MPI'
@@ -178,4 +182,9 @@ run image run "$container" -- dtrain "${training[@]}"
 trains 1 'Open MPI'
 run image run "$container" -- mpirun -n 2 --bind-to none dtrain "${training[@]}"
 trains 2 'Open MPI'
+run image push localhost/dtrain docker-archive:dtrain.tar
+run apptainer build docker.sif docker-archive:dtrain.tar
+check 'Apptainer takes it' [ "$status" -eq 0 ]
+run apptainer run docker.sif "${training[@]}"
+trains 1 'Open MPI'
 finish
