@@ -185,6 +185,6 @@ trains 2 'Open MPI'
 run image push localhost/dtrain docker-archive:dtrain.tar
 run apptainer build docker.sif docker-archive:dtrain.tar
 check 'Apptainer takes it' [ "$status" -eq 0 ]
-run apptainer run docker.sif "${training[@]}"
+run apptainer exec docker.sif dtrain "${training[@]}"
 trains 1 'Open MPI'
 finish
