@@ -240,6 +240,8 @@ void dtr_options_markdown(FILE *file)
         file);
     for (int i = 0; i < OPTION_COUNT; i++) {
         const struct dtr_option *option = &table[i];
+        if (option->heading)
+            fprintf(file, "| **%s** | | |\n", option->heading);
         fprintf(file, "| `--%s", option->name);
         const char *space = " ";
         for (const char *c = argument(option); *c != '\0'; c++, space = "")

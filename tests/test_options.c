@@ -710,7 +710,7 @@ END_TEST
 
 START_TEST(test_markdown)
 {
-    int count, lines = 0;
+    int count, lines = 0, headings = 0;
     const struct dtr_option *table = dtr_options_table(&count);
     char *text = printed(dtr_options_markdown), *rest = text;
     ck_assert_int_eq(text[strlen(text) - 1], '\n');
@@ -724,12 +724,19 @@ START_TEST(test_markdown)
             ck_assert_str_eq(line, "| option | default | meaning |");
         if (lines < 2)
             continue;
+        const struct dtr_option *option = &table[lines - 2 - headings];
         char begin[64];
-        int length = snprintf(begin, sizeof begin, "| `--%s", table[lines - 2].name);
+        int length = snprintf(begin, sizeof begin, "| **%s**", option->heading);
+        if (option->heading && strncmp(line, begin, (size_t)length) == 0) {
+            headings++;
+            continue;
+        }
+        length = snprintf(begin, sizeof begin, "| `--%s", option->name);
         ck_assert_msg(strncmp(line, begin, (size_t)length) == 0, "%s", line);
-        ck_assert_msg(strstr(line, table[lines - 2].help), "%s", line);
+        ck_assert_msg(strstr(line, option->help), "%s", line);
     }
-    ck_assert_int_eq(lines, count + 2);
+    ck_assert_int_eq(lines, count + headings + 2);
+    ck_assert_int_eq(headings, 6);
     free(text);
     text = printed(dtr_options_markdown);
     ck_assert_ptr_nonnull(strstr(text, "\n| `--epochs X` | `10` | passes"));
