@@ -131,6 +131,13 @@ few_seconds_are_left()
 (until_true 60 few_seconds_are_left && ask scancel -s CONT "$limited") >/dev/null 2>&1 &
 waiting=$!
 
+# Data that nobody names is the checkout's; here there is nothing in it.
+mkdir -p checkout/data/mnist
+submit cpu "$one_node" --dry-run
+ends FAILED 65:0
+check "tells of the checkout's data" says "$work/checkout/data/mnist.*named by DTRAIN_DATA"
+rm -r checkout/data
+
 # Threads and cores. Most clusters bind tasks to cores by themselves; here srun has to be told.
 submit cpu "$two_nodes" $few
 ends COMPLETED 0:0
