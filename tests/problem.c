@@ -99,6 +99,17 @@ static void ignore_wait(void *context, int64_t first, int64_t count)
     always_arrived(context, first, count);
 }
 
+struct dtr_replica_config problem_config(const struct problem *problem, struct dtr_shard_run run)
+{
+    return (struct dtr_replica_config){.model = problem->model,
+        .run = run,
+        .slice = problem->slice,
+        .seed = 11,
+        .isa = dtr_isa_detect(),
+        .momentum = 0.9F,
+        .weight_decay = 5e-4F};
+}
+
 static void compile(struct belongings *belongings, const struct problem *problem,
     struct dtr_shard_run run, int threads, enum dtr_kernel_choice kernels,
     struct dtr_exchange exchange)
@@ -106,16 +117,10 @@ static void compile(struct belongings *belongings, const struct problem *problem
     struct dtr_error error = DTR_ERROR_NONE;
     dtr_threads_create(threads, &belongings->threads, &error);
     ck_assert_msg(error.status == DTR_OK, "%s", error.message);
-    struct dtr_replica_config config = {.model = problem->model,
-        .threads = belongings->threads,
-        .run = run,
-        .slice = problem->slice,
-        .seed = 11,
-        .kernels = kernels,
-        .isa = dtr_isa_detect(),
-        .momentum = 0.9F,
-        .weight_decay = 5e-4F,
-        .exchange = exchange};
+    struct dtr_replica_config config = problem_config(problem, run);
+    config.threads = belongings->threads;
+    config.kernels = kernels;
+    config.exchange = exchange;
     dtr_cpu_replica_compile(&config, &belongings->replica, &error);
     ck_assert_msg(error.status == DTR_OK, "%s", error.message);
     belongings->replica->ops->set(belongings->replica, problem->weights);

@@ -19,6 +19,9 @@ extern const char problem_convnet[]; /* every kind of layer, awkward sizes */
 struct problem problem_create(const char *text, int64_t count, int64_t shards, int64_t slice);
 void problem_free(struct problem *problem);
 
+/* A replica's configuration for a run of shards; what it runs on is the caller's to say. */
+struct dtr_replica_config problem_config(const struct problem *problem, struct dtr_shard_run run);
+
 /* A loader and a replica with the initial weights for shards [first, first + shard_count). The
  * replica has its own threads and an exchange of the test's, whose parameters are always there. */
 struct dtr_loader *problem_loader(

@@ -50,15 +50,9 @@ static void compile(struct trainee *trainee, const struct problem *problem,
     struct dtr_shard_run run, int64_t window_ranks, enum dtr_kernel_choice kernels)
 {
     struct dtr_error error = DTR_ERROR_NONE;
-    struct dtr_replica_config config = {.model = problem->model,
-        .threads = trainee->threads,
-        .run = run,
-        .slice = problem->slice,
-        .seed = 11,
-        .kernels = kernels,
-        .isa = dtr_isa_detect(),
-        .momentum = 0.9F,
-        .weight_decay = 5e-4F};
+    struct dtr_replica_config config = problem_config(problem, run);
+    config.threads = trainee->threads;
+    config.kernels = kernels;
     join_exchange(trainee, problem, &config, window_ranks);
     config.exchange = dtr_gradsync_exchange(trainee->sync);
     dtr_cpu_replica_compile(&config, &trainee->replica, &error);
@@ -175,10 +169,8 @@ static void train_both(
 static void train_sharing(const char *text, int layers)
 {
     struct problem problem = problem_create(text, 61, SHARDS, 3);
-    struct dtr_replica_config config = {.model = problem.model,
-        .run = {0, SHARDS, SHARDS},
-        .slice = problem.slice,
-        .isa = dtr_isa_detect()};
+    struct dtr_shard_run run = {0, SHARDS, SHARDS};
+    struct dtr_replica_config config = problem_config(&problem, run);
     struct dtr_factored factored[16];
     ck_assert_int_eq(dtr_cpu_replica_factors(&config, factored), layers);
     for (int64_t window_ranks = 0; window_ranks < 3; window_ranks++)

@@ -41,14 +41,10 @@ static struct dtr_replica *cuda_replica(const struct problem *problem, struct ki
 {
     struct dtr_error error = DTR_ERROR_NONE;
     struct dtr_replica *replica;
-    struct dtr_replica_config config = {.model = problem->model,
-        .run = {0, problem->shards, problem->shards},
-        .slice = problem->slice,
-        .samples = kind.resident ? &problem->samples : NULL,
-        .largest_set = 8, /* fewer than there are: an evaluation takes several blocks */
-        .seed = 11,
-        .momentum = 0.9F,
-        .weight_decay = 5e-4F};
+    struct dtr_shard_run run = {0, problem->shards, problem->shards};
+    struct dtr_replica_config config = problem_config(problem, run);
+    config.samples = kind.resident ? &problem->samples : NULL;
+    config.largest_set = 8; /* fewer than there are: an evaluation takes several blocks */
     struct dtr_device_config device = {
         .precision = kind.precision, .trains = kind.trains, .fail = end_test};
     dtr_cuda_replica_compile(&config, &device, &replica, &error);
