@@ -2,6 +2,9 @@
 #
 #   job RANKS OPTION...          dtrain under mpirun, or alone; output in $out, errors in $err, status
 #                                in $status. Without MPI there is one rank, with the same bits
+#   start RANKS OPTION...        the same in the background, as $job, until it is waited for
+#   wait_for TEXT [FILE]         until FILE ($out) has TEXT; false after half a minute
+#   send SIGNAL RANK...          to ranks of the job that was started
 #   $several                     empty without MPI: what needs several ranks is left out
 #   expect_failure STATUS TEXT   the last job ended so, with one line of its own that holds TEXT
 #   check TEXT CONDITION...      counts a check; CONDITION is a command
@@ -57,6 +60,41 @@ job()
     # shellcheck disable=SC2086 # a list
     (cd "$work" && timeout -s KILL 120 $launcher "$dtrain" "$@") </dev/null >"$out" 2>"$err" ||
         status=$?
+}
+
+# The ranks' process numbers are in $work/pid.RANK.
+# shellcheck disable=SC2034 # job is for those who source this
+start()
+{
+    ranks=$1
+    shift
+    last="$ranks ranks: $*"
+    rm -f "$work"/pid.*
+    : >"$out"
+    # shellcheck disable=SC2016 # for the ranks' own shells
+    (cd "$work" && exec timeout 120 "$mpirun" --bind-to none -n "$ranks" sh -c \
+        'echo $$ >pid.${OMPI_COMM_WORLD_RANK:-${PMI_RANK:-$PMIX_RANK}}; exec "$@"' sh "$dtrain" "$@") \
+        </dev/null >"$out" 2>"$err" &
+    job=$!
+}
+
+wait_for()
+{
+    tries=0
+    while ! grep -q -- "$1" "${2:-$out}"; do
+        tries=$((tries + 1))
+        [ "$tries" -lt 600 ] || return 1
+        sleep 0.05
+    done
+}
+
+send()
+{
+    signal=$1
+    shift
+    for receiver in "$@"; do
+        kill -s "$signal" "$(cat "$work/pid.$receiver")"
+    done
 }
 
 one_line_with()

@@ -1,6 +1,7 @@
 #!/bin/sh
 # test_stop.sh DTRAIN: a training that is stopped by a signal or by its time limit leaves a checkpoint
 # from which it goes on to the same weights, and says by its status that it was stopped.
+# shellcheck disable=SC2086 # $common is a list
 set -eu
 dtrain=$1
 # shellcheck source=tests/lib.sh
@@ -20,32 +21,6 @@ weights()
     sed -n 's/^Weights: //p' "$out"
 }
 
-# A job in the background; its ranks' process numbers are in $pids, rank 0's first.
-# shellcheck disable=SC2154,SC2086 # $dtrain is the caller's, $common a list
-start() # RANKS OPTION...
-{
-    ranks=$1
-    shift
-    last="$ranks ranks: $*"
-    rm -f "$work"/pid.*
-    : >"$out"
-    # shellcheck disable=SC2016 # for the ranks' own shells
-    (cd "$work" && exec timeout 120 "$mpirun" --bind-to none -n "$ranks" sh -c \
-        'echo $$ >pid.${OMPI_COMM_WORLD_RANK:-${PMI_RANK:-$PMIX_RANK}}; exec "$@"' sh "$dtrain" $common "$@") \
-        </dev/null >"$out" 2>"$err" &
-    job=$!
-}
-
-wait_for() # TEXT: until the job has printed it
-{
-    tries=0
-    while ! grep -q -- "$1" "$out"; do
-        tries=$((tries + 1))
-        [ "$tries" -lt 600 ] || return 1
-        sleep 0.05
-    done
-}
-
 ends_within() # SECONDS: sets $status
 {
     began=$(date +%s)
@@ -54,7 +29,6 @@ ends_within() # SECONDS: sets $status
     check "ends within $1 s" [ $(($(date +%s) - began)) -le "$1" ]
 }
 
-# shellcheck disable=SC2086 # $common is a list
 job 1 $common --steps 300 --checkpoint-dir none
 expected=$(weights)
 check 'has weights' [ -n "$expected" ]
@@ -65,10 +39,10 @@ stopped()
     ranks=$1 signal=$2
     shift 2
     rm -rf "$work/run"
-    start "$ranks" --steps 100000 --checkpoint-dir run
+    start "$ranks" $common --steps 100000 --checkpoint-dir run
     check 'trains' wait_for '^Step 40 '
     for rank in "$@"; do
-        kill -s "$signal" "$(cat "$work/pid.$rank")"
+        send "$signal" "$rank"
     done
     ends_within 10
     check 'exit status 75' [ "$status" -eq 75 ]
@@ -77,7 +51,6 @@ stopped()
     check 'says where' grep -qx "Resume from: run/$newest" "$out"
     steps=$(sed -n 's/^Stopped by [A-Z0-9]* after \([0-9]*\) of .*/\1/p' "$out")
     stopped_with=$(weights)
-    # shellcheck disable=SC2086 # $common is a list
     job 1 $common --steps "$steps" --checkpoint-dir none
     check 'loses nothing' [ "$(weights)" = "$stopped_with" ]
 }
@@ -91,9 +64,9 @@ stopped 2 INT 0 1
 # Stop and go until the end.
 rm -rf "$work/run"
 for rank in 1 0 1; do
-    start 2 --steps 300 --checkpoint-dir run --resume auto
+    start 2 $common --steps 300 --checkpoint-dir run --resume auto
     check 'trains' wait_for '^Step '
-    kill -s USR1 "$(cat "$work/pid.$rank")"
+    send USR1 "$rank"
     wait "$job" || check 'exit status 75' [ $? -eq 75 ]
 done
 job 3 --resume auto --checkpoint-dir run
@@ -101,9 +74,9 @@ check 'ends' [ "$status" -eq 0 ]
 check "as $expected" [ "$(weights)" = "$expected" ]
 
 # Nothing to go on from: the status is the signal's.
-start 2 --steps 100000 --checkpoint-dir none
+start 2 $common --steps 100000 --checkpoint-dir none
 check 'trains' wait_for '^Step 20 '
-kill -s TERM "$(cat "$work/pid.0")"
+send TERM 0
 ends_within 10
 check 'exit status 143' [ "$status" -eq 143 ]
 check 'no word of a checkpoint' [ -z "$(grep '^Resume from' "$out")" ]
@@ -111,11 +84,11 @@ check 'no word of a checkpoint' [ -z "$(grep '^Resume from' "$out")" ]
 # An evaluation that would take a minute is given up.
 printf 'input 28 28 1\nconv 16 5x5 relu\nmaxpool 2\nconv 16 5x5 relu\nmaxpool 2\ndense 10\n' \
     >"$work/slow"
-start 2 --data synthetic:60000 --validation-size 58000 --model slow --kernels reference --steps 100 \
+start 2 $common --data synthetic:60000 --validation-size 58000 --model slow --kernels reference --steps 100 \
     --checkpoint-dir evaluation
 check 'begins' wait_for '^Ready after'
 sleep 2
-kill -s TERM "$(cat "$work/pid.1")"
+send TERM 1
 ends_within 10
 check 'exit status 75' [ "$status" -eq 75 ]
 check 'with a checkpoint' [ -f "$work/evaluation/ckpt-s000000001.h5" ]
@@ -123,32 +96,29 @@ check 'no half of a report' [ -z "$(grep '^Validation error' "$out")" ]
 
 # A second SIGINT is meant. The first one has no effect here: a rank that stands still keeps the step
 # from ending.
-start 2 --steps 100000 --checkpoint-dir twice
+start 2 $common --steps 100000 --checkpoint-dir twice
 check 'trains' wait_for '^Step 20 '
-kill -s STOP "$(cat "$work/pid.1")"
+send STOP 1
 sleep 1
-kill -s INT "$(cat "$work/pid.0")"
+send INT 0
 sleep 1
 check 'the first one waits for the step' kill -0 "$job"
-kill -s INT "$(cat "$work/pid.0")" || true
+send INT 0 || true
 ends_within 10
 check 'exit status 130' [ "$status" -eq 130 ]
 check 'at once' [ ! -e "$work/twice/latest" ]
 
 # The time limit.
-# shellcheck disable=SC2086 # $common is a list
 job 2 $common --steps 10000000 --checkpoint-dir timed --time-limit 4
 check 'exit status 75' [ "$status" -eq 75 ]
 check 'says why' grep -q '^Stopped by the time limit after ' "$out"
 check 'said so before' grep -q '^Time: [34] s are left (--time-limit)' "$out"
 check 'has left a checkpoint' [ -f "$work/timed/$(cat "$work/timed/latest")" ]
-# shellcheck disable=SC2086 # $common is a list
 job 2 $common --steps 10000000 --checkpoint-dir other --time-limit 3 --preempt-exit-code 99
 check 'exit status 99' [ "$status" -eq 99 ]
 
 # Slurm's, by either of its ways.
 export SLURM_JOB_ID=77 SLURM_JOB_END_TIME=$(($(date +%s) + 4))
-# shellcheck disable=SC2086 # $common is a list
 job 1 $common --steps 10000000
 check 'exit status 75' [ "$status" -eq 75 ]
 check 'knows the limit' grep -q '^Time: [345] s are left (Slurm)' "$out"
@@ -168,38 +138,33 @@ PATH=$path
 unset SLURM_JOB_ID
 
 # Two runs in one folder.
-start 1 --steps 100000 --checkpoint-dir shared
+start 1 $common --steps 100000 --checkpoint-dir shared
 check 'trains' wait_for '^Step 20 '
 first_out=$out first_err=$err
 out=$work/out2 err=$work/err2
-# shellcheck disable=SC2086 # $common is a list
 job 1 $common --steps 10 --checkpoint-dir shared --resume auto
 expect_failure 2 'shared is in use by another run (host '
 out=$first_out err=$first_err
-kill -s KILL "$(cat "$work/pid.0")"
+send KILL 0
 wait "$job" || true
 printf junk >"$work/shared/.ckpt-s000000007.h5.tmp-host-1"
-# shellcheck disable=SC2086 # $common is a list
 job 1 $common --steps 10 --checkpoint-dir shared --resume auto
 check 'a dead run has no folder' [ "$status" -eq 0 ]
 check 'what it left is gone' [ ! -e "$work/shared/.ckpt-s000000007.h5.tmp-host-1" ]
 check 'and so is the lock' [ ! -e "$work/shared/.lock" ]
 
 # A training that diverges ends, and leaves its last good checkpoint.
-# shellcheck disable=SC2086 # $common is a list
 job 2 $common --steps 300 --lr 1000 --checkpoint-dir nan --checkpoint-every 1
 expect_failure 1 'the training has diverged; try a smaller --lr'
 check 'no checkpoint of such weights' sh -c "'$dtrain' info '$work/nan' | grep -q OK"
 # Weights become infinite, and only the next loss tells: the decay multiplies them by -1e12 a step.
 printf 'input 28 28 1\ndense 10\n' >"$work/flat"
-# shellcheck disable=SC2086 # $common is a list
 job 2 $common --model flat --steps 300 --lr 1000000 --weight-decay 1000000 --checkpoint-dir infinite \
     --checkpoint-every 1 --on-checkpoint-failure stop --on-nan skip
 check 'exit status 1' [ "$status" -eq 1 ]
 check 'says which one' grep -q 'warning: no checkpoint at step 4: weights are no numbers' "$err"
 check 'the last good one' grep -q 'diverged.* (last good checkpoint: infinite/ckpt-s000000003.h5)' "$err"
 check 'stays the newest' grep -qx ckpt-s000000003.h5 "$work/infinite/latest"
-# shellcheck disable=SC2086 # $common is a list
 job 2 $common --steps 300 --lr 1000 --checkpoint-dir none --on-nan skip
 check 'exit status 1' [ "$status" -eq 1 ]
 check 'not for ever' grep -q 'the training has diverged' "$err"

@@ -55,41 +55,21 @@ while read -r function place; do
     rank=$(((rank + 1) % 3))
 done <"$work/phases"
 
-# A job in the background; its ranks' process numbers are in $work/pid.*
-start() # RANKS OPTION...
+# A training in the background, which has begun.
+# shellcheck disable=SC2086 # a list
+train() # RANKS OPTION...
 {
     ranks=$1
     shift
-    last="$ranks ranks: $*"
-    rm -f "$work"/pid.*
-    : >"$out"
-    # shellcheck disable=SC2016,SC2086 # for the ranks' own shells; a list
-    (cd "$work" && exec timeout 120 "$mpirun" --bind-to none -n "$ranks" sh -c \
-        'echo $$ >pid.${OMPI_COMM_WORLD_RANK:-${PMI_RANK:-$PMIX_RANK}}; exec "$@"' sh "$dtrain" $train "$@") \
-        </dev/null >"$out" 2>"$err" &
-    job=$!
-    tries=0
-    while ! grep -q '^Step 20 ' "$out"; do
-        tries=$((tries + 1))
-        [ "$tries" -lt 600 ] || break
-        sleep 0.05
-    done
-}
-
-send() # SIGNAL RANK...
-{
-    signal=$1
-    shift
-    for receiver in "$@"; do
-        kill -s "$signal" "$(cat "$work/pid.$receiver")"
-    done
+    start "$ranks" $train --checkpoint-dir none "$@"
+    check 'trains' wait_for '^Step 20 '
 }
 
 # A rank whose process stands still is named by the others; if it is rank 0, who judges, 6 s later.
 for victim in 1 0; do
     seconds='[2-4]'
     [ "$victim" -ne 0 ] || seconds='[89]'
-    start 3 --steps 100000 --checkpoint-dir none --watchdog 2
+    train 3 --steps 100000 --watchdog 2
     send STOP "$victim"
     status=0
     wait "$job" || status=$?
@@ -111,7 +91,7 @@ check 'exit status 124' [ "$status" -eq 124 ]
 check 'says so' grep -q '^dtrain: rank 0 on .* has waited 10 s for the start of MPI' "$err"
 
 # All stopped for longer than the limit, as by a job's suspension, or one for less: no alarm.
-start 2 --steps 100000 --checkpoint-dir none --watchdog 3
+train 2 --steps 100000 --watchdog 3
 send STOP 0 1
 sleep 5
 send CONT 0 1

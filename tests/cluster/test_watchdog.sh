@@ -23,7 +23,7 @@ esac
 mine=yes
 printf 'input 28 28 1\nconv 6 5x5 relu\nmaxpool 2\ndense 40 relu\ndense 10\n' >net
 
-# A job of a rank on each host, in the background. Its ranks' process numbers are in pid.*
+# start() for a rank on each host
 start() # HANG
 {
     last="$*"
@@ -35,16 +35,6 @@ start() # HANG
         --eval-every 20 --steps 100000 --checkpoint-dir none --watchdog 2 \
         </dev/null >"$out" 2>"$err" &
     job=$!
-}
-
-wait_for() # TEXT FILE
-{
-    tries=0
-    while ! grep -q -- "$1" "$2"; do
-        tries=$((tries + 1))
-        [ "$tries" -lt 600 ] || return 1
-        sleep 0.05
-    done
 }
 
 ends() # RANK TEXT
@@ -65,15 +55,15 @@ for victim in 1 0; do
     seconds='[2-4]'
     [ "$victim" -ne 0 ] || seconds='\([89]\|10\)'
     start none
-    check 'trains' wait_for '^Step 20 ' "$out"
-    kill -s STOP "$(cat pid.$victim)"
+    check 'trains' wait_for '^Step 20 '
+    send STOP "$victim"
     ends "$victim" "has not answered for $seconds s"
 done
 
 # A link that is cut. Open MPI 4's mpirun waits for the lost host forever; the end of the hosts ends
 # it.
 start none
-check 'trains' wait_for '^Step 20 ' "$out"
+check 'trains' wait_for '^Step 20 '
 bash "$folder/hosts.sh" run h2 ip link set eth0 down
 check 'rank 2 is named' wait_for '^dtrain: rank 2 on h2 .* has not answered for [2-4] s' "$err"
 check 'nobody else' [ "$(grep -c '^dtrain: rank' "$err")" -eq 1 ]
