@@ -190,6 +190,22 @@ ends COMPLETED 0:0
 check 'on two nodes' says '^dtrain .* on 2 ranks x 1 thread, 2 hosts'
 check 'trains' [ "$(weights)" = "$expected" ]
 
+# Containers, by a program that stands for Sarus (test_apptainer.sh has Apptainer itself).
+if [ -n "${DTRAIN_DATA:-}" ]; then
+    mkdir bin
+    ln -s "$folder/sarus" "$dtrain" bin/
+    sed -i "s|^# module load sarus.*|PATH='$work/bin':\$PATH|" checkout/jobs/shifter.sbatch
+    small='--model net --threads 1 --steps 40 --eval-every 20'
+    job 2 --data "$DTRAIN_DATA" $small --checkpoint-dir none
+    alone=$(weights)
+    submit shifter "$two_nodes" --data "$DTRAIN_DATA" $small
+    ends COMPLETED 0:0
+    check 'on two nodes' says '^dtrain .* on 2 ranks x 1 thread, 2 hosts'
+    check 'has the data at its place' says '^Data: .* in /data:'
+    check 'trains' [ "$(weights)" = "$alone" ]
+    check 'checkpoints are outside' [ -f "runs/$job/ckpt-s000000040.h5" ]
+fi
+
 # A rank that is killed: the others do not wait for it, even without a watchdog.
 submit cpu "$two_nodes" $endless --watchdog 0
 prints '^Step 20 '
