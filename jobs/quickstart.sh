@@ -43,8 +43,8 @@ build release program --buildtype=release ||
 if [ -z "${DTRAIN_DATA:-}" ] && [ ! -e data/mnist ] && [ -e "$root/data/mnist" ]; then
     export DTRAIN_DATA="$root/data/mnist"
 fi
-command -v mpirun >/dev/null ||
-    die 69 "built; there is no mpirun here: start it as the cluster does, srun -n 2 $root/build/release/dtrain"
+command -v mpirun >/dev/null || die 69 "built; there is no mpirun here: start it as the cluster does," \
+    "srun -n 2 $root/build/release/dtrain"
 ranks=2
 [ "$(cores)" -ge 2 ] || ranks=1
 mpi_environment

@@ -33,10 +33,13 @@ static enum dtr_status open_data(struct evaluator *evaluator, const struct dtr_o
 {
     struct dtr_options run;
     dtr_options_default(&run);
-    run.data = options->data;
-    run.named = options->named;
-    if (dtr_options_resume(&run, evaluator->checkpoint.options, path, error) != DTR_OK ||
-        dtr_open_data(&run, &evaluator->dataset, error) != DTR_OK)
+    if (dtr_options_resume(&run, evaluator->checkpoint.options, path, error) != DTR_OK)
+        return error->status;
+    if (options->data != NULL) {
+        run.data = options->data;
+        run.named = options->named;
+    }
+    if (dtr_open_data(&run, &evaluator->dataset, error) != DTR_OK)
         return error->status;
     const struct dtr_dataset_info *info = dtr_dataset_info(evaluator->dataset);
     evaluator->count = info->count[DTR_TEST];

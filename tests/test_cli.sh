@@ -82,6 +82,11 @@ count=$(sed -n 's/^Data: .*: //p' "$out")
 job 1 eval ckpt --data synthetic:2000
 check 'eval takes other data' has '^Data: synthetic digits: '
 check 'eval takes as much as that has' [ "$(sed -n 's/^Data: .*: //p' "$out")" != "$count" ]
+# How it is computed is not the run's business.
+job 1 --data synthetic:200 --model net --validation-size 20 --steps 2 --kernels reference \
+    --checkpoint-dir reference
+job 1 eval reference --kernels onednn
+check 'eval takes other kernels' [ "$status" -eq 0 ]
 status=0
 "$dtrain" info "$work/ckpt" >"$out"
 check 'info shows the step' has '21'

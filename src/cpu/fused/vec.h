@@ -39,8 +39,7 @@
 typedef float vec __attribute__((vector_size(VEC * 4)));
 typedef int32_t ivec __attribute__((vector_size(VEC * 4)));
 
-/* Elements of the vectors a and b, b's numbered on from a's last; `itype` is of as many integers.
- */
+/* Elements of two vectors, b's numbered on from a's last; `itype` has as many integers. */
 #if defined(__clang__)
 #define SHUFFLE(itype, a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #else
