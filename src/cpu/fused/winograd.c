@@ -1,14 +1,14 @@
 /*
  * The passes of Winograd's convolution. Its parts: winograd_transform.h, winograd_tile.h: the
- * transforms, in one and two dimensions; winograd_multiply.h: the products; winograd_batch.h: order
- * and memory of what is computed together.
+ * transforms, in one and two dimensions; winograd_seven.h: those of large tiles;
+ * winograd_multiply.h: the products; winograd_results.h: what is made of them; winograd_batch.h:
+ * order and memory of what is computed together.
  */
 #include "winograd.h"
 #include "winograd_batch.h"
 #include "winograd_multiply.h"
+#include "winograd_results.h"
 #include "winograd_tile.h"
-
-#include <math.h>
 
 /* Of outputs, the last row is not computed where a pool leaves it out. */
 static inline int64_t needed(int64_t outputs, bool pool)
@@ -22,12 +22,31 @@ static inline bool ends_narrow(int64_t outputs)
     return rest > 0 && rest <= WINOGRAD_NARROW;
 }
 
-/* Inputs that the tiles of a row of outputs reach over. */
-static int64_t reach(int64_t outputs, int64_t kernel)
+/* Points along a row of tiles of 4. */
+static int64_t points_along(int64_t outputs, int64_t kernel)
 {
-    int64_t whole = divide_up(outputs, WINOGRAD_OUTPUTS) * WINOGRAD_OUTPUTS;
-    int64_t tiled = ends_narrow(outputs) ? whole - WINOGRAD_OUTPUTS + WINOGRAD_NARROW : whole;
-    return tiled + kernel - 1;
+    return divide_up(outputs, WINOGRAD_OUTPUTS) * winograd_points((int)kernel, false) -
+           (ends_narrow(outputs) ? WINOGRAD_OUTPUTS - WINOGRAD_NARROW : 0);
+}
+
+/* The larger tiles where they take fewer multiplications, and a sample's are a batch. */
+static int tile_outputs(const struct conv_shape *shape)
+{
+    int64_t height = needed(shape->out.h, shape->pool), width = needed(shape->out.w, shape->pool);
+    int64_t tiles = divide_up(height, SEVEN_OUTPUTS) * divide_up(width, SEVEN_OUTPUTS);
+    bool fewer = tiles * SEVEN_PRODUCTS <
+                 points_along(height, shape->kernel_h) * points_along(width, shape->kernel_w);
+    bool seven = shape->kernel_h == SEVEN_TAPS && tiles <= SEVEN_TILES && fewer;
+    return seven ? SEVEN_OUTPUTS : WINOGRAD_OUTPUTS;
+}
+
+/* Inputs that the tiles of a row of outputs reach over. */
+static int64_t reach(const struct conv_shape *shape, int64_t outputs)
+{
+    int tile = tile_outputs(shape);
+    int64_t whole = divide_up(outputs, tile) * tile;
+    bool narrow = tile == WINOGRAD_OUTPUTS && ends_narrow(outputs);
+    return whole - (narrow ? WINOGRAD_OUTPUTS - WINOGRAD_NARROW : 0) + shape->kernel_h - 1;
 }
 
 bool ISA(winograd_suits)(const struct conv_shape *shape)
@@ -61,8 +80,8 @@ bool ISA(winograd_suits_backward)(const struct conv_shape *shape)
 
 struct dtr_layout ISA(winograd_layout)(const struct conv_shape *shape)
 {
-    int64_t rows = reach(needed(shape->out.h, shape->pool), shape->kernel_h);
-    int64_t columns = reach(needed(shape->out.w, shape->pool), shape->kernel_w);
+    int64_t rows = reach(shape, needed(shape->out.h, shape->pool));
+    int64_t columns = reach(shape, needed(shape->out.w, shape->pool));
     return (struct dtr_layout){
         .block = VEC,
         .top = shape->pad_top,
@@ -83,14 +102,16 @@ static struct winograd pass_of(const struct conv_shape *shape)
     struct winograd w = {
         .shape = *shape,
         .kernel = (int)shape->kernel_h,
-        .rows = divide_up(height, WINOGRAD_OUTPUTS),
-        .columns = divide_up(width, WINOGRAD_OUTPUTS),
-        .narrow_row = ends_narrow(height),
-        .narrow_column = ends_narrow(width),
+        .outputs = tile_outputs(shape),
     };
+    w.rows = divide_up(height, w.outputs);
+    w.columns = divide_up(width, w.outputs);
+    w.narrow_row = !is_seven(&w) && ends_narrow(height);
+    w.narrow_column = !is_seven(&w) && ends_narrow(width);
     choose_batch(&w);
     w.transformed_floats = pairs_of(&w) * points_of(&w) * kernel_stride(&w);
-    w.scratch_floats = points_of(&w) * (sources_stride(&w) + w.together * products_stride(&w));
+    w.scratch_floats = points_of(&w) * (sources_stride(&w) + w.together * products_stride(&w)) +
+                       plane_floats(&w);
     return w;
 }
 
@@ -109,9 +130,12 @@ struct winograd ISA(winograd_backward_of)(const struct conv_shape *shape)
 
 /* Of a vector of output channels and one input channel. */
 static void transform_taps(
-    int kernel, const float *taps, int64_t tap_stride, float *to, int64_t stride)
+    const struct winograd *w, const float *taps, int64_t tap_stride, float *to)
 {
-    if (kernel == 3)
+    int64_t stride = kernel_stride(w);
+    if (is_seven(w))
+        seven_transform_kernel(taps, tap_stride, to, stride);
+    else if (w->kernel == 3)
         transform_kernel(3, taps, tap_stride, to, stride);
     else
         transform_kernel(5, taps, tap_stride, to, stride);
@@ -140,9 +164,8 @@ static void pack_block(const struct winograd *w, int64_t input_block, int64_t ou
                 exchanged[(tap * VEC + input) * VEC + output] =
                     block[(output * taps + tap) * VEC + input];
     for (int64_t input = 0; input < VEC; input++)
-        transform_taps(w->kernel, exchanged + input * VEC, VEC * VEC,
-            transformed_at(w, output_block, input_block * VEC + input, transformed),
-            kernel_stride(w));
+        transform_taps(w, exchanged + input * VEC, VEC * VEC,
+            transformed_at(w, output_block, input_block * VEC + input, transformed));
 }
 
 /* What the layer reads the pass puts out, so nothing is exchanged; the last tap comes first. */
@@ -151,9 +174,8 @@ static void pack_block_backward(const struct winograd *w, int64_t input_block, i
 {
     int64_t taps = w->kernel * w->kernel;
     for (int64_t input = input_block * VEC; input < (input_block + 1) * VEC; input++)
-        transform_taps(w->kernel,
-            kernel + ((output_block * w->shape.in.c + input) * taps + taps - 1) * VEC, -VEC,
-            transformed_at(w, output_block, input, transformed), kernel_stride(w));
+        transform_taps(w, kernel + ((output_block * w->shape.in.c + input) * taps + taps - 1) * VEC,
+            -VEC, transformed_at(w, output_block, input, transformed));
 }
 
 typedef void pack_function(const struct winograd *w, int64_t input_block, int64_t output_block,
@@ -203,11 +225,13 @@ static void transform_block(const struct batch *batch, const float *src, float *
     for (int64_t i = 0; i < batch->count; i++, tile = next_tile(w, tile)) {
         bool narrow_row = in_narrow_row(w, tile), narrow_column = in_narrow_column(w, tile);
         const float *from = src + tile.sample * sample +
-                            WINOGRAD_OUTPUTS * (tile.row * row + tile.column * VEC);
+                            w->outputs * (tile.row * row + tile.column * VEC);
         float *to = sources + next[kind_of(w, tile)]++ * VEC;
-        if (tile.row < w->rows - 1)
+        if (tile.row < w->rows - 1 && !is_seven(w))
             fetch_below(w->kernel, from, row);
-        if (w->kernel == 3)
+        if (is_seven(w))
+            seven_transform_source(from, row, to, stride);
+        else if (w->kernel == 3)
             transform_source(3, narrow_row, narrow_column, from, row, to, stride);
         else
             transform_source(5, narrow_row, narrow_column, from, row, to, stride);
@@ -235,7 +259,8 @@ static void multiply_batch(const struct batch *batch, int64_t first, int64_t pai
     int points = winograd_points(w->kernel, false);
     struct multiply size = {.channels = w->shape.in.c, .stride = w->batch * VEC};
     for (int64_t point = 0; point < points_of(w); point++) {
-        bool wide_row = point / points >= points - 2, wide_column = point % points >= points - 2;
+        bool wide_row = !is_seven(w) && point / points >= points - 2;
+        bool wide_column = !is_seven(w) && point % points >= points - 2;
         int64_t begin = wide_column ? batch->begin[1] : 0;
         int64_t end = batch->begin[wide_row ? 2 : wide_column ? 3 : 4];
         for (int64_t pair = 0; pair < pairs; pair++) {
@@ -248,99 +273,24 @@ static void multiply_batch(const struct batch *batch, int64_t first, int64_t pai
     }
 }
 
-/* The results. */
-
-struct results {
-    const struct batch *batch;
-    const float *bias; /* [out.c]; NULL in the backward pass, that has no ReLU either */
-    float *dst;        /* of the pass */
-    uint8_t *winners;  /* NULL if not wanted */
-};
-
-/* A tile's target, for output vector `first`. */
-static struct target target_of(
-    const struct results *results, const struct tile *tile, int64_t first)
-{
-    const struct conv_shape *shape = &results->batch->w->shape;
-    struct dtr_shape result = shape->result;
-    int64_t size = shape->pool ? WINOGRAD_OUTPUTS / 2 : WINOGRAD_OUTPUTS;
-    int64_t y = tile->row * size, x = tile->column * size;
-    int64_t row = dtr_layout_row(result, shape->dst);
-    struct target target = {
-        .dst = results->dst + tile->sample * dtr_layout_sample(result, shape->dst) +
-               first * dtr_layout_plane(result, shape->dst) +
-               dtr_layout_origin(result, shape->dst) + y * row + x * VEC,
-        .dst_row = row,
-        .winners_row = result.w * VEC,
-        .rows = least(size, result.h - y),
-        .columns = least(size, result.w - x),
-    };
-    int64_t plane = tile->sample * (shape->out.c / VEC) + first;
-    if (results->winners != NULL)
-        target.winners = results->winners + ((plane * result.h + y) * result.w + x) * VEC;
-    return target;
-}
-
-static inline struct finish finish_of(const struct results *results, int64_t output_vector)
-{
-    if (results->bias == NULL)
-        return (struct finish){vec_zero(), vec_all(-INFINITY)};
-    return (struct finish){vec_load(results->bias + output_vector * VEC), vec_zero()};
-}
-
-/* The `pairs` of output vectors from pair `first` on. */
-INLINE void finish_pairs(int kernel, bool pool, const struct results *results,
-    const struct tile *tile, int64_t first, int64_t pairs, const float *products)
-{
-    const struct winograd *w = results->batch->w;
-    bool narrow_row = in_narrow_row(w, *tile), narrow_column = in_narrow_column(w, *tile);
-    int64_t end = least(2 * (first + pairs), w->shape.out.c / VEC), stride = products_stride(w);
-    int64_t dst_plane = dtr_layout_plane(w->shape.result, w->shape.dst);
-    struct target target = target_of(results, tile, 2 * first);
-    for (int64_t v = 2 * first; v < end; v++) {
-        finish_tile(kernel, narrow_row, narrow_column, pool, products, stride,
-            finish_of(results, v), target);
-        target.dst += dst_plane;
-        if (target.winners != NULL)
-            target.winners += w->shape.result.h * target.winners_row;
-        products += v % 2 == 0 ? VEC : points_of(w) * stride - VEC;
-    }
-}
-
-static void finish_batch(
-    const struct results *results, int64_t first, int64_t pairs, const float *products)
-{
-    const struct winograd *w = results->batch->w;
-    int64_t next[KINDS];
-    memcpy(next, results->batch->begin, sizeof next);
-    struct tile tile = results->batch->first;
-    for (int64_t i = 0; i < results->batch->count; i++, tile = next_tile(w, tile)) {
-        const float *from = products + next[kind_of(w, tile)]++ * 2 * VEC;
-        if (w->kernel == 3 && w->shape.pool)
-            finish_pairs(3, true, results, &tile, first, pairs, from);
-        else if (w->kernel == 3)
-            finish_pairs(3, false, results, &tile, first, pairs, from);
-        else if (w->shape.pool)
-            finish_pairs(5, true, results, &tile, first, pairs, from);
-        else
-            finish_pairs(5, false, results, &tile, first, pairs, from);
-    }
-}
-
-/* All output channels of the tiles of `count` samples, in batches of equal size. */
+/* All output channels of the tiles of `count` samples, in batches of equal size, or of whole
+ * samples. */
 static void convolve(const struct winograd *w, int64_t count, const float *transformed,
     const float *src, struct results results, float *scratch)
 {
-    int64_t tiles = count * w->rows * w->columns, batches = divide_up(tiles, w->batch);
+    int64_t unit = is_seven(w) ? w->rows * w->columns : 1; /* tiles that stay together */
+    int64_t units = count * w->rows * w->columns / unit;
+    int64_t batches = divide_up(units, w->batch / unit);
     float *sources = scratch, *products = scratch + points_of(w) * sources_stride(w);
+    float *plane = products + points_of(w) * w->together * products_stride(w);
     for (int64_t i = 0; i < batches; i++) {
-        int64_t begin = tiles * i / batches, end = tiles * (i + 1) / batches;
+        int64_t begin = units * i / batches * unit, end = units * (i + 1) / batches * unit;
         struct batch batch = batch_of(w, tile_at(w, begin), end - begin);
         results.batch = &batch;
         transform_sources(&batch, src, sources);
         for (int64_t pair = 0; pair < pairs_of(w); pair += w->together) {
             multiply_batch(&batch, pair, w->together, transformed, sources, products);
-            finish_batch(&results, pair, w->together, products);
+            finish_batch(&results, pair, w->together, products, plane);
         }
     }
 }

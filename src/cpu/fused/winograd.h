@@ -1,19 +1,21 @@
 /*
  * Convolutions with blocked sources (conv.h) and kernels of 3x3 or 5x5 by Winograd's method: tiles
- * of 4x4 outputs, 36 or 64 multiplications each instead of 144 or 400. The forward pass, with all
- * that belongs to the block; and the gradient of the source where there is no pool, which is the
- * same with the kernel turned round.
+ * of 4x4 outputs, 36 or 64 multiplications each instead of 144 or 400; or, with kernels of 5 where
+ * that takes fewer, of 7x7 outputs, 141 instead of 1225. The forward pass, with all that belongs to
+ * the block; and the gradient of the source where there is no pool, which is the same with the
+ * kernel turned round.
  *
  *     a batch of tiles:  source  -> values of each tile at each point, per input channel
  *                        values * transformed kernel -> products, per output channel
- *                        products -> 4x4 outputs, which are pooled, biased, rectified, stored
+ *                        products -> outputs, which are pooled, biased, rectified, stored
  *
  * The bits of an output depend on the shape alone, not on the tiles that share its batch. A
  * window's largest output is chosen, then the bias added, then ReLU. A NaN in the source reaches
  * all outputs that depend on it, and others of the same tile.
  *
  * The largest error in parts of the largest value is, of independent random numbers, 1.4e-6 with
- * kernels of 3 and 4e-6 with kernels of 5, for any number of channels.
+ * kernels of 3 and 3e-6 to 5e-6 with kernels of 5, for any number of channels and both sizes of
+ * tiles.
  *
  * Private to src/cpu/fused/. Local.
  */
@@ -27,6 +29,7 @@ struct winograd {
     /* What the pass itself convolves: the backward pass's `in` is the layer's out. */
     struct conv_shape shape;
     int kernel;                     /* 3 or 5 */
+    int outputs;                    /* of a tile's row and column: 4, or 7 */
     int64_t rows, columns;          /* tiles of a sample */
     bool narrow_row, narrow_column; /* the last ones have two outputs only, or one */
     int64_t batch;                  /* tiles at a time */

@@ -17,6 +17,7 @@
 #define DTRAIN_CPU_FUSED_WINOGRAD_BATCH_H
 
 #include "winograd.h"
+#include "winograd_seven.h"
 #include "winograd_transform.h"
 
 enum {
@@ -28,6 +29,8 @@ enum {
      * and products of only one point that have to fit. */
     FEW_TILES = 20,
     MANY_TILES = 64,
+    /* Of 7x7 outputs, whole samples. */
+    SEVEN_TILES = 16,
 };
 
 static inline int64_t least(int64_t a, int64_t b)
@@ -45,10 +48,16 @@ static inline int64_t divide_up(int64_t a, int64_t b)
     return (a + b - 1) / b;
 }
 
+/* Tiles of 7x7 outputs. */
+static inline bool is_seven(const struct winograd *w)
+{
+    return w->outputs == SEVEN_OUTPUTS;
+}
+
 static inline int64_t points_of(const struct winograd *w)
 {
     int64_t points = winograd_points(w->kernel, false);
-    return points * points;
+    return is_seven(w) ? SEVEN_PRODUCTS : points * points;
 }
 
 static inline int64_t pairs_of(const struct winograd *w)
@@ -77,12 +86,23 @@ static inline int64_t products_stride(const struct winograd *w)
     return stride_of(w->batch * 2 * VEC);
 }
 
+/* Outputs of a vector of channels of a sample, in whole tiles of 7x7; 0 where tiles are smaller. */
+static inline int64_t plane_floats(const struct winograd *w)
+{
+    return is_seven(w) ? w->rows * w->columns * SEVEN_OUTPUTS * SEVEN_OUTPUTS * VEC : 0;
+}
+
 static inline void choose_batch(struct winograd *w)
 {
+    w->together = 1;
+    if (is_seven(w)) { /* whole samples */
+        int64_t tiles = w->rows * w->columns;
+        w->batch = most(1, SEVEN_TILES / tiles) * tiles;
+        return;
+    }
     int64_t cached = CACHE_FLOATS / points_of(w) - kernel_stride(w);
     int64_t per_tile = w->shape.in.c + 2 * VEC;
     w->batch = cached / per_tile;
-    w->together = 1;
     if (w->batch < FEW_TILES) {
         w->batch = MANY_TILES;
         w->together = pairs_of(w);
