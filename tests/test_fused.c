@@ -56,7 +56,9 @@ static void draw_conv(
     *block = (struct block){0};
     while (covered == 0) {
         bool thin = fixture_below(random, 3) == 0, pool = fixture_below(random, 3) > 0;
-        int64_t size = thin ? between(random, 1, 7) : 3 + 2 * fixture_below(random, 2);
+        int64_t size = 3 + 2 * fixture_below(random, 2);
+        if (thin && fixture_below(random, 2) == 0)
+            size = between(random, 1, 7);
         struct dtr_shape in = {between(random, size, 15), between(random, size, 15),
             thin ? between(random, 1, 4) : 8 * between(random, 1, 6)};
         fixture->layer = fixture_conv(

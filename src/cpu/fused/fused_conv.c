@@ -9,6 +9,7 @@
 #include "conv_sparse.h"
 #include "fused.h"
 #include "winograd.h"
+#include "winograd_thin.h"
 
 #include "dtrain/memory.h"
 
@@ -22,7 +23,8 @@ struct conv {
     struct conv_shape shape;
     struct winograd forward, backward; /* backward: blocked, without a pool */
     const float *kernel, *bias;        /* the caller's */
-    float *transformed;     /* the kernel, as `forward` reads it; NULL for thin sources */
+    bool direct;                       /* forward; else by Winograd's method */
+    float *transformed;                /* the kernel, as Winograd's forward pass reads it */
     float *backward_kernel; /* as `backward` or conv_sparse reads it; NULL if neither does */
     uint8_t *winners;       /* [lanes][n] samples; NULL in inference, or without a pool */
     int64_t kernel_count, partial_count, partial_stride;
@@ -83,8 +85,15 @@ static int64_t larger(int64_t a, int64_t b)
 static struct dtr_layout wants(const struct dtr_layer *layer, const struct dtr_layer *next)
 {
     struct conv_shape shape = shape_of(layer, next);
-    if (conv_is_thin(&shape))
-        return ISA(conv_direct_layout)(&shape);
+    if (conv_is_thin(&shape)) {
+        struct dtr_layout layout = ISA(conv_direct_layout)(&shape);
+        if (ISA(winograd_thin_suits)(&shape)) {
+            struct dtr_layout tiles = ISA(winograd_thin_layout)(&shape);
+            layout.bottom = larger(layout.bottom, tiles.bottom);
+            layout.right = larger(layout.right, tiles.right);
+        }
+        return layout;
+    }
     struct dtr_layout layout = ISA(winograd_layout)(&shape);
     layout.bottom = larger(layout.bottom, shape.kernel_h - 1 - shape.pad_top);
     layout.right = larger(layout.right, shape.kernel_w - 1 - shape.pad_left);
@@ -167,17 +176,24 @@ static enum dtr_status create(struct dtr_plan *plan, struct dtr_error *error)
     plan->divide_forward = plan->divide_backward = DTR_WITHIN_SLICE;
     conv->kernel_count = layer->kernel_h * layer->kernel_w * layer->in.c * layer->out.c;
     bool thin = conv_is_thin(&conv->shape);
-    if (!thin)
+    conv->direct = thin && !ISA(winograd_thin_suits)(&conv->shape);
+    int64_t kernel_floats = 0;
+    if (thin && !conv->direct) {
+        kernel_floats = ISA(winograd_thin_kernel_floats)(&conv->shape);
+        conv->scratch_floats = ISA(winograd_thin_scratch_floats)(&conv->shape);
+    } else if (!thin) {
         conv->forward = ISA(winograd_of)(&conv->shape);
-    conv->scratch_floats = conv->forward.scratch_floats;
-    bool done = alloc(plan, conv->forward.transformed_floats, &conv->transformed, error) &&
+        kernel_floats = conv->forward.transformed_floats;
+        conv->scratch_floats = conv->forward.scratch_floats;
+    }
+    bool done = alloc(plan, kernel_floats, &conv->transformed, error) &&
                 (!plan->training || prepare_backward(plan, error));
     conv->scratch_floats = dtr_align_floats(conv->scratch_floats);
     if (!done || !alloc(plan, plan->threads * conv->scratch_floats, &conv->scratch, error)) {
         destroy(plan);
         return error->status;
     }
-    snprintf(plan->detail, sizeof plan->detail, "%s%s", thin ? "direct" : "winograd",
+    snprintf(plan->detail, sizeof plan->detail, "%s%s", conv->direct ? "direct" : "winograd",
         !plan->training           ? ""
         : conv->backward.rows > 0 ? ", winograd and sparse backward"
                                   : ", sparse backward");
@@ -218,8 +234,13 @@ static void update(
         conv->kernel = kernel;
         conv->bias = bias;
     }
-    if (conv_is_thin(&conv->shape))
+    if (conv->direct)
         return;
+    if (conv_is_thin(&conv->shape)) {
+        if (piece.part == 0)
+            ISA(winograd_thin_pack)(&conv->shape, kernel, conv->transformed);
+        return;
+    }
     ISA(winograd_pack)(&conv->forward, piece.part, piece.parts, kernel, conv->transformed);
     if (conv->backward.rows > 0)
         ISA(winograd_pack_backward)
@@ -247,11 +268,14 @@ static void forward(struct dtr_plan *plan, struct dtr_piece piece, const float *
     dst += first * dtr_layout_sample(shape->result, shape->dst);
     if (winners != NULL)
         winners += first * dtr_shape_count(shape->result);
-    if (conv_is_thin(shape))
+    float *scratch = conv->scratch + piece.thread * conv->scratch_floats;
+    if (conv->direct)
         ISA(conv_direct_forward)
     (shape, end - first, conv->kernel, conv->bias, src, dst, winners);
-    else ISA(winograd_forward)(&conv->forward, end - first, conv->transformed, conv->bias, src, dst,
-        winners, conv->scratch + piece.thread * conv->scratch_floats);
+    else if (conv_is_thin(shape)) ISA(winograd_thin_forward)(
+        shape, end - first, conv->transformed, conv->bias, src, dst, winners, scratch);
+    else ISA(winograd_forward)(
+        &conv->forward, end - first, conv->transformed, conv->bias, src, dst, winners, scratch);
 }
 
 /* The gradient of one sample's outputs: zero where ReLU made the output so. */

@@ -29,7 +29,7 @@ static __attribute__((noinline, cold)) void pool_unordered(
 INLINE vec pool_window(const vec values[4], ivec *winner_out)
 {
     vec sum = (values[0] + values[1]) + (values[2] + values[3]);
-    if (__builtin_expect(vec_bits(sum != sum) != 0, 0)) { /* a NaN, or infinities */
+    if (__builtin_expect(vec_any_nan(sum), 0)) { /* a NaN, or infinities */
         float in[4 * VEC], best[VEC];
         int32_t winner[VEC];
         for (int place = 0; place < 4; place++)

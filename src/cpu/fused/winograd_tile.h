@@ -2,7 +2,7 @@
  * The two-dimensional transforms of Winograd's convolution, one vector of channels at a time: first
  * along the columns, then along the rows. Inlined with constant `kernel`; the points of a tile are
  * [row][column], of which narrow tiles lack the last two rows or columns. `stride` is the floats
- * from a point to the next. Private to winograd.c.
+ * from a point to the next. Private to winograd.c and winograd_thin.c.
  */
 #ifndef DTRAIN_CPU_FUSED_WINOGRAD_TILE_H
 #define DTRAIN_CPU_FUSED_WINOGRAD_TILE_H

@@ -12,7 +12,7 @@
  * kernel's transform divides by depends on the set of points; so that one transformed kernel does
  * for both, the narrow source's transform multiplies by (p^2 - q^2), q being the last pair's p.
  *
- * Inlined with constant `kernel` and `narrow`. Private to winograd.c.
+ * Inlined with constant `kernel` and `narrow`. Private to winograd.c and winograd_thin.c.
  */
 #ifndef DTRAIN_CPU_FUSED_WINOGRAD_TRANSFORM_H
 #define DTRAIN_CPU_FUSED_WINOGRAD_TRANSFORM_H
@@ -33,6 +33,14 @@ enum { WINOGRAD_OUTPUTS = 4, WINOGRAD_NARROW = 2, WINOGRAD_POINTS = 8 };
 INLINE int winograd_points(int kernel, bool narrow)
 {
     return (narrow ? WINOGRAD_NARROW : WINOGRAD_OUTPUTS) + kernel - 1;
+}
+
+/* The positive point of the pair at places i and i + 1 of the values. */
+INLINE float winograd_point(int kernel, int i)
+{
+    if (kernel == 3)
+        return i == 2 ? WINOGRAD_A : WINOGRAD_B;
+    return i == 2 ? 1 : i == 4 ? 2 : 0.5f;
 }
 
 /* even + p * odd and even - p * odd: the values at p and -p. */
