@@ -278,9 +278,12 @@ static void add_to_source(const struct pass *pass, int64_t block, const struct c
             .to = diff_src + row * sizes->src_row,
             .to_row = sizes->src_row,
         };
-        for (int64_t y = 0; y < step * (band->end - band->begin); y++)
-            conv_accumulate(
-                TILE_SLIDE, rows, sizes->columns, tile, pass->scratch.lists + y * width, width);
+        for (int64_t y = 0; y < step * (band->end - band->begin); y++) {
+            const int64_t src_y = step * band->begin + y + row - shape->pad_top;
+            if (src_y + rows > 0 && src_y < shape->in.h) /* not all of it is padding */
+                conv_accumulate(TILE_SLIDE, rows, sizes->columns, tile,
+                    pass->scratch.lists + y * width, width);
+        }
     }
 }
 
