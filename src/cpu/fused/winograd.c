@@ -5,6 +5,7 @@
  * order and memory of what is computed together.
  */
 #include "winograd.h"
+#include "compress.h"
 #include "winograd_batch.h"
 #include "winograd_multiply.h"
 #include "winograd_results.h"
@@ -158,11 +159,12 @@ static void pack_block(const struct winograd *w, int64_t input_block, int64_t ou
     float exchanged[5 * 5 * VEC * VEC];
     int64_t taps = w->kernel * w->kernel;
     const float *block = kernel + (input_block * w->shape.out.c + output_block * VEC) * taps * VEC;
-    for (int64_t tap = 0; tap < taps; tap++)
-        for (int64_t output = 0; output < VEC; output++)
-            for (int64_t input = 0; input < VEC; input++)
-                exchanged[(tap * VEC + input) * VEC + output] =
-                    block[(output * taps + tap) * VEC + input];
+    for (int64_t tap = 0; tap < taps; tap++) {
+        vec rows[VEC];
+        UNROLL for (int i = 0; i < VEC; i++) rows[i] = vec_load(block + (i * taps + tap) * VEC);
+        vec_transpose(rows);
+        UNROLL for (int i = 0; i < VEC; i++) vec_store(exchanged + (tap * VEC + i) * VEC, rows[i]);
+    }
     for (int64_t input = 0; input < VEC; input++)
         transform_taps(w, exchanged + input * VEC, VEC * VEC,
             transformed_at(w, output_block, input_block * VEC + input, transformed));
