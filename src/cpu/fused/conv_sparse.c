@@ -281,8 +281,8 @@ static void add_to_source(const struct pass *pass, int64_t block, const struct c
         for (int64_t y = 0; y < step * (band->end - band->begin); y++) {
             const int64_t src_y = step * band->begin + y + row - shape->pad_top;
             if (src_y + rows > 0 && src_y < shape->in.h) /* not all of it is padding */
-                conv_accumulate(TILE_SLIDE, rows, sizes->columns, tile,
-                    pass->scratch.lists + y * width, width);
+                conv_accumulate(
+                    TILE_SLIDE, rows, sizes->columns, tile, pass->scratch.lists + y * width, width);
         }
     }
 }
