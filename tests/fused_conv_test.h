@@ -15,8 +15,8 @@
 static const double COARSE = 0x1p-4, FINE = 0x1p-22;
 
 /* Errors of sums of so many products: of the size of their standard deviation, which goes with the
- * root. The largest of the millions that are looked at here are 1e-5 times the root, whatever the
- * size of the tiles: with other random numbers a few exceed 8e-6, one in ten runs 1e-5. */
+ * root. In 32 runs over 300 shapes with other random numbers, tiles of 4x4 and of 7x7 outputs, the
+ * largest was 8e-6 times the root or less in 29, 1e-5 in one. */
 static inline double rounding(int64_t products)
 {
     return 1.5e-5 * sqrt((double)products);
@@ -131,6 +131,19 @@ static inline void free_problem(struct problem *problem)
     free(problem->kernel.values);
     free(problem->bias.values);
     free(problem->diff.values);
+}
+
+/* Of `count` samples, all POISON. */
+static inline struct results results_of(
+    const struct conv_shape *shape, int64_t count, bool inference)
+{
+    struct results results = {
+        .dst = array_of(count * dtr_layout_sample(shape->result, shape->dst)),
+        .winner_count = count * dtr_shape_count(shape->result),
+    };
+    if (shape->pool && !inference)
+        results.winners = malloc((size_t)results.winner_count);
+    return results;
 }
 
 static inline void free_results(struct results *results)

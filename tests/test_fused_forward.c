@@ -101,12 +101,7 @@ static struct results run(
     const struct problem *problem, int64_t first, int64_t count, int parts, bool inference)
 {
     const struct conv_shape *shape = &problem->shape;
-    struct results results = {
-        .dst = array_of(count * dtr_layout_sample(shape->result, shape->dst)),
-        .winner_count = count * dtr_shape_count(shape->result),
-    };
-    if (shape->pool && !inference)
-        results.winners = malloc((size_t)results.winner_count);
+    struct results results = results_of(shape, count, inference);
     const float *src = problem->src.values + first * dtr_layout_sample(shape->in, shape->src);
     if (conv_is_thin(shape)) {
         ISA(conv_direct_forward)

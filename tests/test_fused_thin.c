@@ -63,12 +63,7 @@ static struct results run(
 {
     (void)parts;
     const struct conv_shape *shape = &problem->shape;
-    struct results results = {
-        .dst = array_of(count * dtr_layout_sample(shape->result, shape->dst)),
-        .winner_count = count * dtr_shape_count(shape->result),
-    };
-    if (shape->pool && !inference)
-        results.winners = malloc((size_t)results.winner_count);
+    struct results results = results_of(shape, count, inference);
     struct array transformed = array_of(ISA(winograd_thin_kernel_floats)(shape));
     struct array scratch = array_of(ISA(winograd_thin_scratch_floats)(shape));
     ISA(winograd_thin_pack)(shape, problem->kernel.values, transformed.values);

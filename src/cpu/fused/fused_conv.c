@@ -19,12 +19,15 @@
 
 enum { TILES_AT_ONCE = 64 }; /* samples are handed over together up to this */
 
+/* How the forward pass is computed: the first two are for thin sources. */
+enum method { DIRECT, WINOGRAD_THIN, WINOGRAD };
+
 struct conv {
     struct conv_shape shape;
+    enum method method;
     struct winograd forward, backward; /* backward: blocked, without a pool */
     const float *kernel, *bias;        /* the caller's */
-    bool direct;                       /* forward; else by Winograd's method */
-    float *transformed;                /* the kernel, as Winograd's forward pass reads it */
+    float *transformed;     /* the kernel, as the forward pass reads it; NULL for DIRECT */
     float *backward_kernel; /* as `backward` or conv_sparse reads it; NULL if neither does */
     uint8_t *winners;       /* [lanes][n] samples; NULL in inference, or without a pool */
     int64_t kernel_count, partial_count, partial_stride;
@@ -82,12 +85,19 @@ static int64_t larger(int64_t a, int64_t b)
     return a > b ? a : b;
 }
 
+static enum method method_of(const struct conv_shape *shape)
+{
+    if (!conv_is_thin(shape))
+        return WINOGRAD;
+    return ISA(winograd_thin_suits)(shape) ? WINOGRAD_THIN : DIRECT;
+}
+
 static struct dtr_layout wants(const struct dtr_layer *layer, const struct dtr_layer *next)
 {
     struct conv_shape shape = shape_of(layer, next);
     if (conv_is_thin(&shape)) {
         struct dtr_layout layout = ISA(conv_direct_layout)(&shape);
-        if (ISA(winograd_thin_suits)(&shape)) {
+        if (method_of(&shape) == WINOGRAD_THIN) {
             struct dtr_layout tiles = ISA(winograd_thin_layout)(&shape);
             layout.bottom = larger(layout.bottom, tiles.bottom);
             layout.right = larger(layout.right, tiles.right);
@@ -175,13 +185,12 @@ static enum dtr_status create(struct dtr_plan *plan, struct dtr_error *error)
     plan->dst = conv->shape.dst;
     plan->divide_forward = plan->divide_backward = DTR_WITHIN_SLICE;
     conv->kernel_count = layer->kernel_h * layer->kernel_w * layer->in.c * layer->out.c;
-    bool thin = conv_is_thin(&conv->shape);
-    conv->direct = thin && !ISA(winograd_thin_suits)(&conv->shape);
+    conv->method = method_of(&conv->shape);
     int64_t kernel_floats = 0;
-    if (thin && !conv->direct) {
+    if (conv->method == WINOGRAD_THIN) {
         kernel_floats = ISA(winograd_thin_kernel_floats)(&conv->shape);
         conv->scratch_floats = ISA(winograd_thin_scratch_floats)(&conv->shape);
-    } else if (!thin) {
+    } else if (conv->method == WINOGRAD) {
         conv->forward = ISA(winograd_of)(&conv->shape);
         kernel_floats = conv->forward.transformed_floats;
         conv->scratch_floats = conv->forward.scratch_floats;
@@ -193,7 +202,8 @@ static enum dtr_status create(struct dtr_plan *plan, struct dtr_error *error)
         destroy(plan);
         return error->status;
     }
-    snprintf(plan->detail, sizeof plan->detail, "%s%s", conv->direct ? "direct" : "winograd",
+    snprintf(plan->detail, sizeof plan->detail, "%s%s",
+        conv->method == DIRECT ? "direct" : "winograd",
         !plan->training           ? ""
         : conv->backward.rows > 0 ? ", winograd and sparse backward"
                                   : ", sparse backward");
@@ -234,13 +244,10 @@ static void update(
         conv->kernel = kernel;
         conv->bias = bias;
     }
-    if (conv->direct)
+    if (conv->method == WINOGRAD_THIN && piece.part == 0)
+        ISA(winograd_thin_pack)(&conv->shape, kernel, conv->transformed);
+    if (conv->method != WINOGRAD)
         return;
-    if (conv_is_thin(&conv->shape)) {
-        if (piece.part == 0)
-            ISA(winograd_thin_pack)(&conv->shape, kernel, conv->transformed);
-        return;
-    }
     ISA(winograd_pack)(&conv->forward, piece.part, piece.parts, kernel, conv->transformed);
     if (conv->backward.rows > 0)
         ISA(winograd_pack_backward)
@@ -269,10 +276,10 @@ static void forward(struct dtr_plan *plan, struct dtr_piece piece, const float *
     if (winners != NULL)
         winners += first * dtr_shape_count(shape->result);
     float *scratch = conv->scratch + piece.thread * conv->scratch_floats;
-    if (conv->direct)
+    if (conv->method == DIRECT)
         ISA(conv_direct_forward)
     (shape, end - first, conv->kernel, conv->bias, src, dst, winners);
-    else if (conv_is_thin(shape)) ISA(winograd_thin_forward)(
+    else if (conv->method == WINOGRAD_THIN) ISA(winograd_thin_forward)(
         shape, end - first, conv->transformed, conv->bias, src, dst, winners, scratch);
     else ISA(winograd_forward)(
         &conv->forward, end - first, conv->transformed, conv->bias, src, dst, winners, scratch);

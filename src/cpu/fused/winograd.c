@@ -229,11 +229,13 @@ static void transform_block(const struct batch *batch, const float *src, float *
         const float *from = src + tile.sample * sample +
                             w->outputs * (tile.row * row + tile.column * VEC);
         float *to = sources + next[kind_of(w, tile)]++ * VEC;
-        if (tile.row < w->rows - 1 && !is_seven(w))
-            fetch_below(w->kernel, from, row);
-        if (is_seven(w))
+        if (is_seven(w)) {
             seven_transform_source(from, row, to, stride);
-        else if (w->kernel == 3)
+            continue;
+        }
+        if (tile.row < w->rows - 1)
+            fetch_below(w->kernel, from, row);
+        if (w->kernel == 3)
             transform_source(3, narrow_row, narrow_column, from, row, to, stride);
         else
             transform_source(5, narrow_row, narrow_column, from, row, to, stride);
@@ -253,7 +255,8 @@ static void transform_sources(const struct batch *batch, const float *src, float
 
 /* The products. */
 
-/* `pairs` of output vectors from pair `first` on. */
+/* `pairs` of output vectors from pair `first` on. Where no tile is narrow, as of 7x7 outputs, all
+ * are multiplied at every point, whichever are called wide. */
 static void multiply_batch(const struct batch *batch, int64_t first, int64_t pairs,
     const float *transformed, const float *sources, float *products)
 {
@@ -261,8 +264,7 @@ static void multiply_batch(const struct batch *batch, int64_t first, int64_t pai
     int points = winograd_points(w->kernel, false);
     struct multiply size = {.channels = w->shape.in.c, .stride = w->batch * VEC};
     for (int64_t point = 0; point < points_of(w); point++) {
-        bool wide_row = !is_seven(w) && point / points >= points - 2;
-        bool wide_column = !is_seven(w) && point % points >= points - 2;
+        bool wide_row = point / points >= points - 2, wide_column = point % points >= points - 2;
         int64_t begin = wide_column ? batch->begin[1] : 0;
         int64_t end = batch->begin[wide_row ? 2 : wide_column ? 3 : 4];
         for (int64_t pair = 0; pair < pairs; pair++) {

@@ -29,7 +29,7 @@ enum {
      * and products of only one point that have to fit. */
     FEW_TILES = 20,
     MANY_TILES = 64,
-    /* Of 7x7 outputs, whole samples. */
+    /* Of 7x7 outputs, at most, in whole samples. */
     SEVEN_TILES = 16,
 };
 
@@ -95,9 +95,9 @@ static inline int64_t plane_floats(const struct winograd *w)
 static inline void choose_batch(struct winograd *w)
 {
     w->together = 1;
-    if (is_seven(w)) { /* whole samples */
+    if (is_seven(w)) {
         int64_t tiles = w->rows * w->columns;
-        w->batch = most(1, SEVEN_TILES / tiles) * tiles;
+        w->batch = SEVEN_TILES / tiles * tiles;
         return;
     }
     int64_t cached = CACHE_FLOATS / points_of(w) - kernel_stride(w);
