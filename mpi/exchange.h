@@ -36,6 +36,7 @@ struct dtr_gradsync {
     struct dtr_tree open;    /* of this rank's run */
     int64_t stride;          /* floats of a slab in memory */
     float *weights, *gradients;
+    bool shared;                   /* the weights, with other ranks */
     struct dtr_factored *factored; /* [config.factored_count], the caller's list */
     void *factors;                 /* NULL: they are not shared, all gradients are summed */
     struct dtr_share *shares;      /* [buckets] */

@@ -99,6 +99,7 @@ struct dtr_exchange dtr_gradsync_exchange(struct dtr_gradsync *sync)
         .weights = sync->weights,
         .gradients = sync->gradients,
         .stride = sync->stride,
+        .shared = sync->shared,
         .take = sync->gradients == NULL || sync->factors != NULL ? dtr_gradsync_take : NULL,
         .factors = sync->factors,
         .owns = dtr_gradsync_owns,

@@ -49,6 +49,7 @@ static void place_members(struct tree_exchange *exchange)
     sync->gradients = gradients_in(sync, window->segments[window->index].memory);
     sync->weights = gradients_in(sync, window->segments[0].memory) +
                     exchange->members[0].open.depth * sync->stride;
+    sync->shared = window->size > 1;
     if (exchange->schedule.groups == 1 && factor_bytes(sync) > 0)
         sync->factors = sync->weights + sync->stride;
 }

@@ -1,5 +1,6 @@
 #include "dtrain/optimizer.h"
 
+#include "stream.h"
 #include "wide.h"
 
 #include <stdlib.h>
@@ -13,6 +14,25 @@ WIDE void dtr_sgd_update(int64_t count, float rate, float mu, float decay,
         momentum[i] = m;
         weights[i] -= rate * m;
     }
+}
+
+enum { LINE = 16, EIGHT = 8 }; /* floats of a line of a cache, of a vector */
+typedef float eight __attribute__((vector_size(EIGHT * sizeof(float)), aligned(4), may_alias));
+
+WIDE void dtr_sgd_update_shared(int64_t count, float rate, float mu, float decay,
+    const float *restrict gradient, float *restrict momentum, float *restrict weights)
+{
+    int64_t before = (int64_t)(-(uintptr_t)weights / sizeof *weights % LINE);
+    int64_t first = before < count ? before : count, end = first + (count - first) / LINE * LINE;
+    dtr_sgd_update(first, rate, mu, decay, gradient, momentum, weights);
+    for (int64_t i = first; i < end; i += EIGHT) {
+        eight weight = *(const eight *)(weights + i), *m = (eight *)(momentum + i);
+        *m = mu * *m + (*(const eight *)(gradient + i) + decay * weight);
+        weight -= rate * *m;
+        stream_floats(weights + i, (const float *)&weight, EIGHT);
+    }
+    stream_end();
+    dtr_sgd_update(count - end, rate, mu, decay, gradient + end, momentum + end, weights + end);
 }
 
 double dtr_sum_of_squares(int64_t count, const float *weights)

@@ -63,7 +63,7 @@ WRAP_VOID(
 WRAP(const float *, network_infer,
     (struct network * network, int64_t lane, const uint8_t *images, int64_t count),
     (network, lane, images, count))
-WRAP_VOID(dtr_sgd_update,
+WRAP_VOID(dtr_sgd_update_shared,
     (int64_t count, float rate, float mu, float decay, const float *gradient, float *momentum,
         float *weights),
     (count, rate, mu, decay, gradient, momentum, weights))

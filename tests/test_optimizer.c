@@ -128,6 +128,25 @@ START_TEST(test_update_stays_in_its_range)
 }
 END_TEST
 
+/* Wherever the lines of the caches begin and end: the same bits, and nothing else is touched. */
+START_TEST(test_shared_update_gives_the_same_bits)
+{
+    struct numbers numbers = settings[_i];
+    for (int64_t begin = 0; begin < 20; begin++) {
+        for (int64_t end = begin; end <= COUNT; end += end < 120 ? 1 : 71) {
+            struct slabs *expected = random_slabs(), *shared = random_slabs();
+            update(expected, numbers, begin, end);
+            dtr_sgd_update_shared(end - begin, numbers.rate, numbers.mu, numbers.decay,
+                shared->gradient + begin, shared->momentum + begin, shared->weights + begin);
+            if (memcmp(shared, expected, sizeof *shared) != 0)
+                ck_abort_msg("elements %lld to %lld", (long long)begin, (long long)end);
+            free(expected);
+            free(shared);
+        }
+    }
+}
+END_TEST
+
 /* Sums of squares. */
 
 START_TEST(test_sum_of_squares)
@@ -319,6 +338,7 @@ static Suite *make_suite(void)
     tcase_add_test(sgd, test_update_by_hand);
     tcase_add_test(sgd, test_update_in_ranges);
     tcase_add_test(sgd, test_update_stays_in_its_range);
+    tcase_add_loop_test(sgd, test_shared_update_gives_the_same_bits, 0, setting_count);
 
     TCase *squares = add_case(suite, "sum of squares");
     tcase_add_test(squares, test_sum_of_squares);

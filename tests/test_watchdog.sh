@@ -19,7 +19,7 @@ dtr_loader_step:9 step 7, data
 network_forward:9 step 7, forward pass
 network_backward:9 step 8, backward pass
 dtr_tree_chunk_begin:9 bucket [0-9]* of the exchange
-dtr_sgd_update:9 optimizer
+dtr_sgd_update_shared:9 optimizer
 network_infer:2 evaluation
 store_file:9 checkpoint'
 

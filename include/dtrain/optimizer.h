@@ -14,6 +14,11 @@
 void dtr_sgd_update(int64_t count, float rate, float mu, float decay, const float *gradient,
     float *momentum, float *weights);
 
+/* The same, with the same bits, for weights that other cores read too: they are written past the
+ * caches (src/stream.h). */
+void dtr_sgd_update_shared(int64_t count, float rate, float mu, float decay, const float *gradient,
+    float *momentum, float *weights);
+
 /* Sum of squares in double, in an order that depends on count alone. */
 double dtr_sum_of_squares(int64_t count, const float *weights);
 

@@ -10,7 +10,7 @@
 
 enum {
     NARROW = 32,           /* layers of fewer outputs go slice by slice in the forward pass */
-    ROWS_AT_ONCE = 8,      /* of the kernel's gradient: what is updated while it is in the cache */
+    ROWS_AT_ONCE = 64,     /* of the kernel's gradient: what is updated while it is in the cache */
     SHARED_LEAST = 1 << 16 /* elements of a kernel whose factors are worth sharing */
 };
 
