@@ -17,7 +17,7 @@
 struct window {
     int size, index; /* ranks of the group, this one among them */
     struct segment {
-        void *memory; /* zeroed, page-aligned */
+        void *memory; /* zeroed, page-aligned, in huge pages if the system has them */
         int64_t bytes;
     } * segments; /* [size], by index */
     bool failed;  /* sharing was wanted, but somewhere it could not be had */
