@@ -237,7 +237,8 @@ static void check_load(const struct problem *problem, struct dtr_random *random)
         count = between(random, 1, problem->samples - first);
         float *src = poisoned_floats(count * shape->in), *part = poisoned_floats(total);
         memcpy(src, problem->src + first * shape->in, (size_t)(count * shape->in) * sizeof(float));
-        ISA(dense_load)(shape, problem->samples, first, count, src, part);
+        bool shared = between(random, 0, 1) == 1;
+        ISA(dense_load)(shape, problem->samples, first, count, src, shared, part);
         int64_t written = 0;
         for (int64_t i = 0; i < total; i++)
             if (!is_poison(part[i])) {

@@ -1,5 +1,7 @@
 #include "dense_math.h"
 
+#include "../../stream.h"
+
 /* Samples whose sums are kept at a time, so that they need the kernel only once. */
 enum { PASS = 4 * DENSE_BLOCK };
 
@@ -51,16 +53,20 @@ void ISA(dense_canonical)(const struct dense_shape *shape, const float *slab, fl
 }
 
 void ISA(dense_load)(const struct dense_shape *shape, int64_t samples, int64_t first, int64_t count,
-    const float *src, float *packed)
+    const float *src, bool shared, float *packed)
 {
     for (int64_t chunk = 0; chunk < dense_chunks(shape); chunk++) {
         int64_t length = dense_chunk_length(shape, chunk);
         const float *from = src + chunk * DENSE_CHUNK;
         float *to = packed + chunk * DENSE_CHUNK * samples + first * length;
-        for (int64_t s = 0; s < count; s++, from += shape->in, to += length)
-            for (int64_t k = 0; k < length; k += VEC)
-                vec_store(to + k, vec_load(from + k));
+        for (int64_t s = 0; s < count; s++, from += shape->in, to += length) {
+            if (shared)
+                stream_floats(to, from, length);
+            else
+                memcpy(to, from, (size_t)length * sizeof *to);
+        }
     }
+    stream_end();
 }
 
 /* A block of samples on its way through the chunks. */

@@ -62,9 +62,10 @@ static inline int64_t dense_blocks(int64_t units)
 void ISA(dense_order)(const struct dense_shape *shape, const float *canonical, float *slab);
 void ISA(dense_canonical)(const struct dense_shape *shape, const float *slab, float *canonical);
 
-/* Packs samples [first, first + count) of `samples`, src [count][in] being the first of them. */
+/* Packs samples [first, first + count) of `samples`, src [count][in] being the first of them.
+ * shared: other cores read them, too (src/stream.h). */
 void ISA(dense_load)(const struct dense_shape *shape, int64_t samples, int64_t first, int64_t count,
-    const float *src, float *packed);
+    const float *src, bool shared, float *packed);
 
 /* Units [unit, unit + units) of samples [sample, sample + samples). */
 struct dense_part {

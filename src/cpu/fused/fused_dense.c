@@ -212,7 +212,8 @@ static void load(struct dtr_plan *plan, struct dtr_piece piece, const float *src
         packed += first * dense->shape.in;
         first = 0;
     }
-    ISA(dense_load)(&dense->shape, dense->packed_samples, first, plan->n, src, packed);
+    bool shared = plan->training && (plan->threads > 1 || plan->factors != NULL);
+    ISA(dense_load)(&dense->shape, dense->packed_samples, first, plan->n, src, shared, packed);
     if (plan->training && dense->shape.dropout)
         dropout_keep(plan->next, &plan->dropout[piece.slice], plan->n, keep_of(plan, piece.slice));
 }

@@ -5,6 +5,7 @@
  * order and memory of what is computed together.
  */
 #include "winograd.h"
+#include "../../stream.h"
 #include "compress.h"
 #include "winograd_batch.h"
 #include "winograd_multiply.h"
@@ -129,11 +130,10 @@ struct winograd ISA(winograd_backward_of)(const struct conv_shape *shape)
 
 /* The kernel. */
 
-/* Of a vector of output channels and one input channel. */
+/* Of a vector of output channels and one input channel: points go `stride` floats apart. */
 static void transform_taps(
-    const struct winograd *w, const float *taps, int64_t tap_stride, float *to)
+    const struct winograd *w, const float *taps, int64_t tap_stride, float *to, int64_t stride)
 {
-    int64_t stride = kernel_stride(w);
     if (is_seven(w))
         seven_transform_kernel(taps, tap_stride, to, stride);
     else if (w->kernel == 3)
@@ -142,53 +142,83 @@ static void transform_taps(
         transform_kernel(5, taps, tap_stride, to, stride);
 }
 
-/* Where a vector of output channels of an input channel begins in the transformed kernel. */
-static float *transformed_at(
-    const struct winograd *w, int64_t output_vector, int64_t input, float *transformed)
+/* The taps of VEC input channels and of a pair of vectors of output channels, or of one. */
+struct taps {
+    const float *begin[2];         /* of each vector's first input channel */
+    int64_t input_stride, stride;  /* floats to the next input channel, to the next tap */
+    int64_t pair, vectors, inputs; /* inputs: number of VEC */
+};
+
+/* Other threads read a kernel that is transformed in parts: whole lines go past the caches. */
+static void transform_inputs(
+    const struct winograd *w, const struct taps *taps, bool shared, float *transformed)
 {
-    int64_t pair = output_vector / 2, vectors = least(2, w->shape.out.c / VEC - 2 * pair);
-    return transformed + pair * points_of(w) * kernel_stride(w) + input * vectors * VEC +
-           output_vector % 2 * VEC;
+    float points[SEVEN_PRODUCTS * 2 * VEC];
+    int64_t row = taps->vectors * VEC, stride = kernel_stride(w);
+    float *to = transformed + taps->pair * points_of(w) * stride + taps->inputs * VEC * row;
+    for (int64_t input = 0; input < VEC; input++, to += row) {
+        for (int64_t v = 0; v < taps->vectors; v++)
+            transform_taps(w, taps->begin[v] + input * taps->input_stride, taps->stride,
+                (shared ? points : to) + v * VEC, shared ? row : stride);
+        for (int64_t point = 0; shared && point < points_of(w); point++)
+            stream_floats(to + point * stride, points + point * row, row);
+    }
 }
 
-/* VEC input times VEC output channels: taps [output][tap][input] are exchanged to [tap][input]
- * [output]. */
-static void pack_block(const struct winograd *w, int64_t input_block, int64_t output_block,
-    const float *kernel, float *transformed)
+/* Input times output channels [output][tap][input] are exchanged to [tap][input][output]. */
+static void exchange_channels(int64_t taps, const float *block, float *exchanged)
 {
-    float exchanged[5 * 5 * VEC * VEC];
-    int64_t taps = w->kernel * w->kernel;
-    const float *block = kernel + (input_block * w->shape.out.c + output_block * VEC) * taps * VEC;
     for (int64_t tap = 0; tap < taps; tap++) {
         vec rows[VEC];
         UNROLL for (int i = 0; i < VEC; i++) rows[i] = vec_load(block + (i * taps + tap) * VEC);
         vec_transpose(rows);
         UNROLL for (int i = 0; i < VEC; i++) vec_store(exchanged + (tap * VEC + i) * VEC, rows[i]);
     }
-    for (int64_t input = 0; input < VEC; input++)
-        transform_taps(w, exchanged + input * VEC, VEC * VEC,
-            transformed_at(w, output_block, input_block * VEC + input, transformed));
+}
+
+static void pack_block(const struct winograd *w, struct taps taps, const float *kernel, bool shared,
+    float *transformed)
+{
+    float exchanged[2][5 * 5 * VEC * VEC];
+    int64_t count = w->kernel * w->kernel;
+    const float *block = kernel +
+                         (taps.inputs * w->shape.out.c + 2 * taps.pair * VEC) * count * VEC;
+    for (int64_t v = 0; v < taps.vectors; v++, block += count * VEC * VEC) {
+        exchange_channels(count, block, exchanged[v]);
+        taps.begin[v] = exchanged[v];
+    }
+    taps.input_stride = VEC;
+    taps.stride = VEC * VEC;
+    transform_inputs(w, &taps, shared, transformed);
 }
 
 /* What the layer reads the pass puts out, so nothing is exchanged; the last tap comes first. */
-static void pack_block_backward(const struct winograd *w, int64_t input_block, int64_t output_block,
-    const float *kernel, float *transformed)
+static void pack_block_backward(const struct winograd *w, struct taps taps, const float *kernel,
+    bool shared, float *transformed)
 {
-    int64_t taps = w->kernel * w->kernel;
-    for (int64_t input = input_block * VEC; input < (input_block + 1) * VEC; input++)
-        transform_taps(w, kernel + ((output_block * w->shape.in.c + input) * taps + taps - 1) * VEC,
-            -VEC, transformed_at(w, output_block, input, transformed));
+    int64_t count = w->kernel * w->kernel;
+    for (int64_t v = 0; v < taps.vectors; v++) {
+        int64_t row = (2 * taps.pair + v) * w->shape.in.c + taps.inputs * VEC;
+        taps.begin[v] = kernel + (row * count + count - 1) * VEC;
+    }
+    taps.input_stride = count * VEC;
+    taps.stride = -VEC;
+    transform_inputs(w, &taps, shared, transformed);
 }
 
-typedef void pack_function(const struct winograd *w, int64_t input_block, int64_t output_block,
-    const float *kernel, float *transformed);
+typedef void pack_function(const struct winograd *w, struct taps taps, const float *kernel,
+    bool shared, float *transformed);
 
 static void pack_part(const struct winograd *w, int part, int parts, pack_function *pack,
     const float *kernel, float *transformed)
 {
-    int64_t inputs = w->shape.in.c / VEC, blocks = inputs * (w->shape.out.c / VEC);
-    for (int64_t i = blocks * part / parts; i < blocks * (part + 1) / parts; i++)
-        pack(w, i % inputs, i / inputs, kernel, transformed);
+    int64_t inputs = w->shape.in.c / VEC, blocks = inputs * pairs_of(w);
+    for (int64_t i = blocks * part / parts; i < blocks * (part + 1) / parts; i++) {
+        struct taps taps = {.pair = i / inputs, .inputs = i % inputs};
+        taps.vectors = least(2, w->shape.out.c / VEC - 2 * taps.pair);
+        pack(w, taps, kernel, parts > 1, transformed);
+    }
+    stream_end();
 }
 
 void ISA(winograd_pack)(
