@@ -60,15 +60,14 @@ static int64_t max(int64_t a, int64_t b)
 void dtr_replica_update(const struct dtr_replica_config *config, int64_t first, int64_t count,
     const float *gradient, float rate, float *momenta)
 {
-    bool shared = config->exchange.shared || dtr_threads_count(config->threads) > 1;
     dtr_pulse_update(1);
     for (int i = 0; i < config->model->tensor_count; i++) {
         const struct dtr_tensor *tensor = &config->model->tensors[i];
         int64_t begin = max(first, tensor->offset);
         int64_t end = min(first + count, tensor->offset + tensor->count);
         if (begin < end)
-            (shared ? dtr_sgd_update_shared : dtr_sgd_update)(end - begin, rate, config->momentum,
-                dtr_replica_decays(config, tensor) ? config->weight_decay : 0,
+            (config->exchange.shared ? dtr_sgd_update_shared : dtr_sgd_update)(end - begin, rate,
+                config->momentum, dtr_replica_decays(config, tensor) ? config->weight_decay : 0,
                 gradient + (begin - first), momenta + (begin - first),
                 config->exchange.weights + begin);
     }

@@ -32,7 +32,7 @@ struct dtr_exchange {
      * after the one before. */
     float *weights, *gradients;
     int64_t stride;
-    bool shared; /* other ranks read the parameters where they lie */
+    bool shared; /* other ranks, or other threads, read the parameters where they lie */
     /* Updates parameters by their gradient at once, by any thread: where the rank is alone all of
      * them, and there are no slabs of gradients (NULL); where ranks share factors those of layers
      * that have some, as far as this rank owns them. NULL: slabs are wanted. */

@@ -218,6 +218,7 @@ static enum dtr_status compile(struct cpu_replica *replica, struct dtr_error *er
     if (config->exchange.weights == NULL &&
         dtr_replica_stay_alone(config, &replica->own, error) != DTR_OK)
         return error->status;
+    config->exchange.shared = config->exchange.shared || dtr_threads_count(config->threads) > 1;
     struct network_config network = {.model = config->model,
         .threads = config->threads,
         .kernels = config->kernels,
