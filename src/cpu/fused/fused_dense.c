@@ -302,6 +302,25 @@ static void reduce_rows(
         sink->take(sink->context, place, rows.count, gradient);
 }
 
+/* Without rows at either end that the sink does not want, a few at a time. */
+static struct rows trimmed(struct rows rows, const struct dtr_gradient_sink *sink)
+{
+    enum { FEW = 8 };
+    int64_t few = rows.count / rows.units * FEW;
+    while (rows.units > FEW && !dtr_sink_wants(sink, sink->kernel + rows.first, few)) {
+        rows.unit += FEW;
+        rows.units -= FEW;
+        rows.first += few;
+        rows.count -= few;
+    }
+    while (rows.units > FEW &&
+           !dtr_sink_wants(sink, sink->kernel + rows.first + rows.count - few, few)) {
+        rows.units -= FEW;
+        rows.count -= few;
+    }
+    return rows;
+}
+
 /* Goes through the groups of rows that the sink wants: returns how many there are, and reduces
  * those of them that are numbered [first, end). */
 static int64_t reduce_wanted(const struct dtr_plan *plan, int thread, int64_t first, int64_t end,
@@ -315,7 +334,7 @@ static int64_t reduce_wanted(const struct dtr_plan *plan, int thread, int64_t fi
         if (!dtr_sink_wants(sink, sink->kernel + rows.first, rows.count))
             continue;
         if (wanted >= first && wanted < end)
-            reduce_rows(plan, thread, rows, sink);
+            reduce_rows(plan, thread, trimmed(rows, sink), sink);
         wanted++;
     }
     return wanted;
