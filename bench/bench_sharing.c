@@ -17,6 +17,7 @@
 
 #include <sched.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -45,8 +46,14 @@ static void pin(void *context, int64_t item, int thread)
     CPU_ZERO(&set);
     CPU_SET((size_t)bench->cores[item], &set);
     (void)thread;
-    if (sched_setaffinity(0, sizeof set, &set) != 0)
-        dtr_warn("cannot run on core %d alone", bench->cores[item]);
+    sched_setaffinity(0, sizeof set, &set); /* may_run_on() has seen that it can */
+}
+
+static bool may_run_on(int core)
+{
+    cpu_set_t set;
+    return sched_getaffinity(0, sizeof set, &set) == 0 && core >= 0 && core < CPU_SETSIZE &&
+           CPU_ISSET((size_t)core, &set);
 }
 
 static void read_weights(void *context, int64_t item, int thread)
@@ -127,6 +134,12 @@ int main(int argc, char **argv)
         bench.cores[i] = atoi(argv[1 + i]);
     if (argc == 2 || repeats < 1 || repeats > REPEATS_MOST) {
         fprintf(stderr, "usage: bench_sharing [CORE CORE [REPEATS]]\n");
+        return DTR_USAGE;
+    }
+    if (bench.cores[0] == bench.cores[1] || !may_run_on(bench.cores[0]) ||
+        !may_run_on(bench.cores[1])) {
+        dtr_complain("cores %d and %d: must be two that this process may use (nproc, taskset -p)",
+            bench.cores[0], bench.cores[1]);
         return DTR_USAGE;
     }
     bench.weights = dtr_alloc(COUNT + 2 * 3 * HALF, sizeof *bench.weights, "weights", &error);
