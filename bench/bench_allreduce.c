@@ -13,6 +13,7 @@
 #include "dtrain/gradsync.h"
 #include "dtrain/log.h"
 #include "dtrain/memory.h"
+#include "median.h"
 
 #include <mpi.h>
 #include <stdio.h>
@@ -229,18 +230,6 @@ static void check(struct bench *bench, int number)
 }
 
 /* Times. */
-
-static int compare(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *values, int64_t count)
-{
-    qsort(values, (size_t)count, sizeof *values, compare);
-    return values[count / 2];
-}
 
 static double slowest(double seconds)
 {

@@ -14,6 +14,7 @@
 #include "dtrain/memory.h"
 #include "dtrain/optimizer.h"
 #include "dtrain/threads.h"
+#include "median.h"
 
 #include <sched.h>
 #include <stdatomic.h>
@@ -87,18 +88,6 @@ static void pass_word(void *context, int64_t item, int thread)
             ;
         atomic_store_explicit(&bench->word, 2 * round + (int)item + 1, memory_order_release);
     }
-}
-
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *values, int count)
-{
-    qsort(values, (size_t)count, sizeof *values, by_value);
-    return values[count / 2];
 }
 
 static void run(struct bench *bench, struct dtr_threads *threads, int repeats)

@@ -11,6 +11,7 @@
 #include "dtrain/clock.h"
 #include "dtrain/log.h"
 #include "dtrain/trainer.h"
+#include "median.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -127,29 +128,17 @@ static double all_seconds(const struct bench *bench, int way)
     return seconds;
 }
 
-static int compare(const void *a, const void *b)
-{
-    double difference = *(const double *)a - *(const double *)b;
-    return difference < 0 ? -1 : difference > 0;
-}
-
-static double median(const double *values, int64_t count)
-{
-    double sorted[REPEATS_MOST];
-    memcpy(sorted, values, (size_t)count * sizeof *values);
-    qsort(sorted, (size_t)count, sizeof *sorted, compare);
-    return sorted[count / 2];
-}
-
 static void print_steps(const struct bench *bench)
 {
     dtr_print("\n| kernels | ms/step | of the fused step |\n| --- | --- | --- |\n");
     for (int way = 0; way < bench->ways; way++) {
-        double ratios[REPEATS_MOST];
-        for (int64_t i = 0; i < bench->repeats; i++)
-            ratios[i] = bench->step_ms[way][i] / bench->step_ms[0][i];
-        dtr_print("| %s | %.3f | %.3f |\n", ways[way].name,
-            median(bench->step_ms[way], bench->repeats), median(ratios, bench->repeats));
+        double step_ms[REPEATS_MOST], ratios[REPEATS_MOST];
+        for (int64_t i = 0; i < bench->repeats; i++) {
+            step_ms[i] = bench->step_ms[way][i];
+            ratios[i] = step_ms[i] / bench->step_ms[0][i];
+        }
+        dtr_print("| %s | %.3f | %.3f |\n", ways[way].name, median(step_ms, bench->repeats),
+            median(ratios, bench->repeats));
     }
 }
 

@@ -1,9 +1,9 @@
 /*
  * Non-temporal stores, for memory that other cores have read and will read again: it is written
- * past the caches. Otherwise each line is first taken from the caches that hold it, which is slow
- * where they share their third level, and 20 times as slow where they do not, as on processors with
- * several of them (measured on an AMD EPYC of the fourth generation: bench/bench_sharing.c,
- * bench/results/2026-11-27-step.md). Private to src/.
+ * past the caches. Otherwise each line is first taken from the caches that hold it: an update takes
+ * twice as long where they share their third level, and 11 times as long where they do not, as on
+ * processors with several of them (measured on an AMD EPYC of the fourth generation:
+ * bench/bench_sharing.c, bench/results/2026-11-27-step.md). Private to src/.
  */
 #ifndef DTRAIN_STREAM_H
 #define DTRAIN_STREAM_H
