@@ -11,14 +11,14 @@
 struct dtr_guard {
     const char *what;
     double limit_s;
+    int rank; /* asked before: starting and ending, MPI changes the environment */
     struct sleeper sleeper;
 };
 
 /* One who speaks is enough: the launcher ends the others then. */
-static double turn_s(void)
+static double turn_s(int rank)
 {
     enum { TURNS = 20 };
-    int rank = dtr_launcher_rank();
     return 0.1 * (rank < TURNS ? rank : TURNS);
 }
 
@@ -26,12 +26,12 @@ static void *stand_guard(void *context)
 {
     struct dtr_guard *guard = context;
     char host[64] = "";
-    if (!sleeper_sleep(&guard->sleeper, guard->limit_s + turn_s()))
+    if (!sleeper_sleep(&guard->sleeper, guard->limit_s + turn_s(guard->rank)))
         return NULL;
     gethostname(host, sizeof host - 1);
     dtr_complain("rank %d on %s has waited %.0f s for %s: another rank hangs, or could not start; "
                  "look at the hosts of this job (--watchdog sets how long)",
-        dtr_launcher_rank(), host, guard->limit_s, guard->what);
+        guard->rank, host, guard->limit_s, guard->what);
     dtr_comm_exit(DTR_HUNG);
 }
 
@@ -43,6 +43,7 @@ struct dtr_guard *dtr_guard_start(double limit_s, const char *what)
         return NULL;
     guard->what = what;
     guard->limit_s = limit_s;
+    guard->rank = dtr_launcher_rank();
     if (sleeper_start(&guard->sleeper, stand_guard, guard, what, &error) == DTR_OK)
         return guard;
     free(guard);

@@ -31,7 +31,8 @@ struct dtr_world {
 /* Whether there is an MPI library; without one (-Dmpi=disabled) a job has one rank. */
 extern const bool dtr_world_has_mpi;
 
-/* The rank that the launcher's environment gives this process before MPI is up; 0 if unknown. */
+/* The rank that the launcher's environment gives this process before MPI is up; 0 if unknown. In
+ * the main thread: MPI changes the environment when it starts and ends. */
 int dtr_launcher_rank(void);
 
 /* Starts MPI. DTR_LAUNCH with the likely fix when MPI's size is 1, or there is no MPI, although the
