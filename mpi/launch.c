@@ -34,14 +34,25 @@ static int number(const char *variable)
     return text == NULL ? -1 : atoi(text);
 }
 
+/* -1 without a launcher. */
+static int launched_rank(void)
+{
+    int rank = -1;
+    for (int i = 0; i < LAUNCHERS && rank < 0; i++)
+        rank = number(launchers[i].rank);
+    return rank;
+}
+
 int dtr_launcher_rank(void)
 {
-    for (int i = 0; i < LAUNCHERS; i++) {
-        int rank = number(launchers[i].rank);
-        if (rank >= 0)
-            return rank;
-    }
-    return 0;
+    int rank = launched_rank();
+    return rank < 0 ? 0 : rank;
+}
+
+void dtr_launch_alone(void)
+{
+    if (launched_rank() < 0)
+        setenv("OMPI_MCA_ess_singleton_isolated", "1", false);
 }
 
 /* Where srun speaks no protocol at all, Open MPI 4 ends the process, and speaks of building Slurm

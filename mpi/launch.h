@@ -4,6 +4,10 @@
 
 #include "dtrain/status.h"
 
+/* Before MPI is started: a process that no launcher started is all there is. Open MPI 4 would start
+ * a daemon beside it, for processes that it might start (0.1 s). */
+void dtr_launch_alone(void);
+
 /* Before MPI is started: DTR_LAUNCH when it would end the process without saying what to do. */
 enum dtr_status dtr_launch_check_start(const char *library, struct dtr_error *error);
 

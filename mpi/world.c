@@ -179,6 +179,7 @@ enum dtr_status dtr_world_start(
         free(world);
         return error->status;
     }
+    dtr_launch_alone();
     MPI_Init_thread(argc, argv, MPI_THREAD_MULTIPLE, &threading);
     world->comm->threads = threading == MPI_THREAD_MULTIPLE;
     MPI_Comm_size(MPI_COMM_WORLD, &size);

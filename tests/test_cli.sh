@@ -135,6 +135,16 @@ job 1 --data synthetic:200 --model net --validation-size 20 --steps 2 --progress
 cat "$err" >>"$out" # where Open MPI 5 puts it all
 check 'progress bar' has 'step 1 of 2'
 
+# Alone it is one process: no daemon of the MPI library stands beside it.
+last='alone' status=0
+(cd "$work" && exec "$dtrain" --data synthetic:200 --model net --validation-size 20 --steps 1000000 \
+    --checkpoint-dir none) >"$out" 2>"$err" &
+alone=$!
+check 'starts alone' wait_for '^Ready after '
+check 'has no children' [ -z "$(grep -lsE "^PPid:[[:space:]]+$alone\$" /proc/[0-9]*/status)" ]
+kill -s KILL "$alone"
+wait "$alone" || status=$?
+
 # The plan tells where ranks are, and of threads that have no core.
 last='--threads 99'
 (cd "$work" && taskset -c 0 "$dtrain" --data synthetic:200 --model net --validation-size 20 \
