@@ -6,6 +6,7 @@
 #include <check.h>
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 const char problem_convnet[] = "input 9 7 3\n"
                                "conv 5 3x3 relu\n"
@@ -178,6 +179,49 @@ struct dtr_step_result problem_step(
     replica->ops->backward(replica, batch);
     ck_assert_int_eq(belongings->lowest, belongings->slabs == NULL ? INT64_MAX : 0);
     return result;
+}
+
+void problem_apply(struct dtr_replica *replica, const struct problem *problem, float rate)
+{
+    replica->ops->apply(
+        replica, 0, problem->model->slab_count, 0, replica->ops->gradients(replica), rate);
+}
+
+double problem_loss(const struct dtr_step_result *result)
+{
+    ck_assert_int_eq(result->loss.tree.depth, 1);
+    return result->loss.sums[0];
+}
+
+void problem_check_results(
+    const struct dtr_step_result *found, const struct dtr_step_result *expected)
+{
+    double found_loss = problem_loss(found), expected_loss = problem_loss(expected);
+    ck_assert_mem_eq(&found_loss, &expected_loss, sizeof found_loss);
+    ck_assert_int_eq(found->errors, expected->errors);
+}
+
+size_t problem_slab_bytes(const struct problem *problem)
+{
+    return (size_t)problem->model->slab_count * sizeof(float);
+}
+
+float *problem_slab(const struct problem *problem)
+{
+    float *slab = malloc(problem_slab_bytes(problem));
+    ck_assert_ptr_nonnull(slab);
+    return slab;
+}
+
+bool problem_same_tensors(const struct problem *problem, const float *a, const float *b)
+{
+    for (int t = 0; t < problem->model->tensor_count; t++) {
+        const struct dtr_tensor *tensor = &problem->model->tensors[t];
+        if (memcmp(a + tensor->offset, b + tensor->offset, (size_t)tensor->count * sizeof(float)) !=
+            0)
+            return false;
+    }
+    return true;
 }
 
 double problem_distance(const struct problem *problem, const float *a, const float *b)

@@ -6,6 +6,8 @@
 #include "dtrain/model.h"
 #include "dtrain/replica.h"
 
+#include <stddef.h>
+
 /* `count` random images with random labels of a model, and what a run of its shards needs. */
 struct problem {
     struct dtr_model *model;
@@ -40,6 +42,23 @@ void problem_replica_free(struct dtr_replica *replica);
  * checks that they are ready from the slab's end to its beginning. */
 struct dtr_step_result problem_step(
     struct dtr_replica *replica, struct dtr_loader *loader, int64_t step);
+
+/* Updates everything by the replica's own gradients. */
+void problem_apply(struct dtr_replica *replica, const struct problem *problem, float rate);
+
+/* The loss of a batch whose shards are all the replica's. */
+double problem_loss(const struct dtr_step_result *result);
+
+/* The losses of such batches are the same, bit for bit, and so are the errors. */
+void problem_check_results(
+    const struct dtr_step_result *found, const struct dtr_step_result *expected);
+
+/* Memory for a slab, which the caller frees. */
+float *problem_slab(const struct problem *problem);
+size_t problem_slab_bytes(const struct problem *problem);
+
+/* Bits of the tensors' elements; what lies between them is nobody's. */
+bool problem_same_tensors(const struct problem *problem, const float *a, const float *b);
 
 /* Largest |a - b| over the largest |b|. */
 double problem_distance(const struct problem *problem, const float *a, const float *b);
