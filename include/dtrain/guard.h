@@ -1,7 +1,7 @@
 /*
  * A guard over what no watchdog (watchdog.h) can watch: the MPI library's own start and end, in
  * which all ranks wait for each other. If they take longer than the limit, the process says so and
- * ends with DTR_HUNG, and the launcher ends the job. Local.
+ * ends with DTR_HUNG, and the launcher ends the job. Local, in the main thread.
  */
 #ifndef DTRAIN_GUARD_H
 #define DTRAIN_GUARD_H
